@@ -1,0 +1,1 @@
+"""Measurements: `python -m loadtest NAME`. Each ends with one line of JSON."""

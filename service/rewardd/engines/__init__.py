@@ -1,0 +1,1 @@
+"""Engines: whatever computes, behind one verb (`rewardd.core.calls.Engine`)."""

@@ -1,0 +1,131 @@
+"""Opening a torch engine: load, choose the forward, check the probes, and only then serve."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+import transformers
+
+from rewardd.core.calls import (
+    EngineCard,
+    Input,
+    Logprobs,
+    LogprobsOutput,
+    Pool,
+    PoolOutput,
+    Reply,
+    Scope,
+)
+from rewardd.core.chat import input_of, prompt_of
+from rewardd.engines.manifest import Manifest, Probe
+from rewardd.engines.torch.checkpoint import load_checkpoint
+from rewardd.engines.torch.detect import load_config, tokenizer_directory
+from rewardd.engines.torch.directory import read_directory
+from rewardd.engines.torch.engine import TorchEngine
+from rewardd.engines.torch.selfcheck import choose_forward
+from rewardd.errors import StartRefused
+from rewardd_types import Group, Response
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+async def open_torch(
+    path: Path,
+    manifest: Manifest,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    max_batch_tokens: int = 16_384,
+    packing: Literal["auto", "off"] = "auto",
+    probes: Literal["enforce", "warn"] = "enforce",
+) -> TorchEngine:
+    """An engine that has shown it gives the manifest's expected values.
+
+    `dtype` "auto" is fp32 on CPU and the checkpoint's own on a GPU. StartRefused when the model is
+    unfit, or a probe is missed beyond the tolerance of the dtype and `probes` is "enforce".
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    place = _device(device)
+    numbers = _dtype(dtype, path, place)
+    checkpoint = load_checkpoint(path, manifest, dtype=numbers, device=place)
+    choice = choose_forward(checkpoint.body, manifest.causal, max_batch_tokens, packing)
+    card = EngineCard(
+        engine="torch",
+        engine_version=f"torch {torch.__version__}, transformers {transformers.__version__}",
+        model=manifest.model,
+        revision=manifest.revision,
+        dtype=str(numbers).removeprefix("torch."),
+        head=manifest.head,
+        max_length=manifest.max_length,
+        template_hash=manifest.template_hash,
+        packed=choice.packed,
+        packed_reason=choice.reason,
+    )
+    tokenizer = tokenizer_directory(read_directory(path))
+    engine = TorchEngine(tokenizer, checkpoint, choice.forward, card, max_batch_tokens)
+    worst = await largest_miss(engine, manifest)
+    engine.card = msgspec.structs.replace(card, parity=worst)
+    if worst > _TOLERANCE[numbers]:
+        await _missed(engine, worst, _TOLERANCE[numbers], probes)
+    return engine
+
+
+async def largest_miss(engine: TorchEngine, manifest: Manifest) -> float:
+    """The largest relative difference between the manifest's expected values and the engine's."""
+    misses = [await _probe_miss(engine, manifest, probe) for probe in manifest.probes]
+    return max(misses, default=0.0)
+
+
+async def _probe_miss(engine: TorchEngine, manifest: Manifest, probe: Probe) -> float:
+    calls = [_probe_call(manifest, probe.group, response) for response in probe.group.responses]
+    misses = []
+    for outcome, expected in zip(await engine.run(calls, Scope()), probe.values, strict=True):
+        if not isinstance(outcome, PoolOutput | LogprobsOutput):
+            raise StartRefused(f"a probe of {manifest.model} failed: {outcome}")
+        rows = outcome.values if isinstance(outcome, PoolOutput) else [outcome.logprobs]
+        got = [value for row in rows for value in row]
+        misses += [abs(a - b) / max(1.0, abs(b)) for a, b in zip(got, expected, strict=True)]
+    return max(misses, default=0.0)
+
+
+def _probe_call(manifest: Manifest, group: Group, response: Response) -> Pool | Logprobs:
+    if manifest.kind == "lm":
+        return Logprobs("probe", input_of(group, response))
+    if manifest.kind == "classify":
+        return Pool("probe", input_of(group, response))
+    steps = Reply(steps=response.steps)
+    return Pool("probe", Input(prompt_of(group), steps), "token_classify")
+
+
+async def _missed(engine: TorchEngine, worst: float, allowed: float, probes: str) -> None:
+    message = (
+        f"{engine.card.model} misses the expected values of its manifest by {worst:.3g}"
+        f" (relative; {allowed:.0e} is allowed in {engine.card.dtype})"
+    )
+    if probes == "warn":
+        log.warning(message)
+        return
+    await engine.aclose()
+    raise StartRefused(f"{message}; run `rewardd check` again if the model was changed on purpose")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _dtype(name: str, path: Path, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return _DTYPES[name]
+    if device.type == "cpu":
+        return torch.float32
+    stored = load_config(read_directory(path)).dtype
+    return stored if stored in _DTYPES.values() else torch.bfloat16

@@ -1,0 +1,1 @@
+"""The reward methods: one paper, one file. Nothing else lives here."""

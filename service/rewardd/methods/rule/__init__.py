@@ -1,0 +1,1 @@
+"""Reward methods of the rule family."""
