@@ -16,7 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from loadtest.tiny_tokenizer import write_tokenizer
+from loadtest.tiny_tokenizer import VOCABULARY, write_tokenizer
 from rewardd.engines.torch.quiet import quiet
 
 WINDOW = 16
@@ -24,7 +24,7 @@ SCALE = 10.0
 HIDDEN = 64
 
 _COMMON: dict[str, Any] = {
-    "vocab_size": 272,
+    "vocab_size": VOCABULARY,
     "hidden_size": HIDDEN,
     "intermediate_size": 128,
     "num_hidden_layers": 3,
@@ -70,7 +70,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom": (
         "Bloom",
         {
-            "vocab_size": 272,
+            "vocab_size": VOCABULARY,
             "hidden_size": HIDDEN,
             "n_layer": 3,
             "n_head": 4,

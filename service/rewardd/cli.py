@@ -1,4 +1,4 @@
-"""The `rewardd` command. Commands import what they need themselves: `--help` loads no model code."""
+"""The `rewardd` command. Heavy imports stand in the commands: `--help` loads no model code."""
 
 import sys
 from enum import StrEnum

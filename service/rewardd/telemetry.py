@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -52,45 +53,38 @@ class Telemetry:
     """The metrics of one app, in a registry of its own: several may live in one process."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self._requests = Counter(
-            "rewardd_requests", "Requests answered", ["route", "status"], registry=registry
-        )
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        self._requests = counter("rewardd_requests", "Requests answered", ["route", "status"])
         self._seconds = Histogram(
             "rewardd_request_seconds",
             "From the first byte of a request to the last of its answer",
             ["route"],
             buckets=_SECONDS,
-            registry=registry,
+            registry=self.registry,
         )
-        self.in_flight = Gauge("rewardd_requests_in_flight", "Requests now", registry=registry)
-        self._rewards = Counter(
-            "rewardd_rewards", "Rewards by status", ["model", "status"], registry=registry
+        self.in_flight = gauge("rewardd_requests_in_flight", "Requests now")
+        self._rewards = counter("rewardd_rewards", "Rewards by status", ["model", "status"])
+        self._errors = counter(
+            "rewardd_reward_errors", "Rewards without a value", ["model", "code"]
         )
-        self._errors = Counter(
-            "rewardd_reward_errors", "Rewards without a value", ["model", "code"], registry=registry
-        )
-        self._groups = Counter(
+        self._groups = counter(
             "rewardd_groups",
             "Groups with two or more values; those of zero variance teach a trainer nothing",
             ["model", "zero_variance"],
-            registry=registry,
         )
-        self._tokens = Counter(
-            "rewardd_tokens", "Tokens of scored inputs", ["pool", "kind"], registry=registry
-        )
-        self._error_ratio = Gauge(
+        self._tokens = counter("rewardd_tokens", "Tokens of scored inputs", ["pool", "kind"])
+        self._error_ratio = gauge(
             "rewardd_error_ratio",
             "Share of errors among the rewards of the last 1,000 groups",
             ["model"],
-            registry=registry,
         )
-        self._zero_variance_ratio = Gauge(
+        self._zero_variance_ratio = gauge(
             "rewardd_zero_variance_ratio",
             "Share of zero variance among the last 1,000 groups with two or more values",
             ["model"],
-            registry=registry,
         )
         self._shares: dict[tuple[str, str], Share] = {}
 

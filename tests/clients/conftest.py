@@ -38,20 +38,20 @@ class Subject:
         self.kind = kind
         self._open: list[Any] = []
 
-    def connect(self, url: str = "http://test", **options: Any) -> "Subject":
-        self._client = (Client if self.kind == "sync" else AsyncClient)(url, **options)
-        self._open.append(self._client)
+    def connect(self, url: str | None = "http://test", **options: Any) -> "Subject":
+        self.client = (Client if self.kind == "sync" else AsyncClient)(url, **options)
+        self._open.append(self.client)
         return self
 
-    def mock(self, handler: Handler, **options: Any) -> "Subject":
+    def mock(self, handler: Handler, url: str | None = "http://test", **options: Any) -> "Subject":
         """A client whose network is `handler`."""
         http_cls = httpx.Client if self.kind == "sync" else httpx.AsyncClient
         http = http_cls(transport=httpx.MockTransport(handler))
         self._open.append(http)
-        return self.connect(http_client=http, **options)
+        return self.connect(url, http_client=http, **options)
 
     async def call(self, verb: str, /, **arguments: Any) -> Any:
-        bound = partial(attrgetter(verb)(self._client), **arguments)
+        bound = partial(attrgetter(verb)(self.client), **arguments)
         if self.kind == "sync":
             return await anyio.to_thread.run_sync(bound)
         return await bound()

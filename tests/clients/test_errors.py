@@ -75,9 +75,7 @@ def test_unknown_fields_of_an_error_are_ignored() -> None:
 
 def test_the_text_names_what_a_reader_of_logs_needs() -> None:
     error = error_from(422, {}, error_body("missing_field", path="$.groups[1]"), request_id="abc")
-    assert str(error) == (
-        "it said missing_field [422 missing_field at $.groups[1], request abc]"
-    )
+    assert str(error) == ("it said missing_field [422 missing_field at $.groups[1], request abc]")
 
 
 @pytest.mark.parametrize(

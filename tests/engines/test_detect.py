@@ -17,7 +17,9 @@ from rewardd.engines.manifest import StepTag, read_manifest, write_manifest
 from rewardd.engines.torch.checkpoint import load_checkpoint
 from rewardd.engines.torch.detect import detect, load_tokenizer, resolve_model, tokenizer_directory
 from rewardd.engines.torch.directory import FETCHED, read_directory
+from rewardd.engines.torch.reference import Reference
 from rewardd.errors import StartRefused
+from rewardd_types import Group, Response
 
 Tiny = Callable[[str], Path]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -125,10 +127,15 @@ class TestStepTag:
         assert detect(path).step_tag == StepTag("<step>", 5, positive=1)
 
     def test_skywork_o1_ends_steps_with_newlines(self, copy: Callable[[str], Path]) -> None:
-        manifest = detect(edit(copy("trl_value_head"), architectures=["Qwen2ForPrmModel"]))
+        path = edit(copy("trl_value_head"), architectures=["Qwen2ForPrmModel"])
+        manifest = detect(path)
         assert manifest.kind == "token_classify"
         assert manifest.step_tag is not None
         assert (manifest.step_tag.token, manifest.step_tag.positive) == ("\n", 0)
+        group = Group([Response(steps=["2 + 2", "4"])], prompt="2 + 2?")
+        tokens = Reference(path, manifest).tokens(group, group.responses[0])
+        text = load_tokenizer(read_directory(path)).decode(tokens.inputs["input_ids"][0])
+        assert text == "<bos>2 + 2?\n2 + 2\n4\n"
 
     @pytest.mark.parametrize("tag", ["two tokens", None])
     def test_unknown_or_of_several_tokens(

@@ -35,7 +35,9 @@ def change(tiny: Tiny, tmp_path: Path) -> Callable[..., Path]:
         content = {**json.loads((path / "config.json").read_text()), **config}
         (path / "config.json").write_text(json.dumps(content))
         stored: dict[str, torch.Tensor | None] = {**load_file(path / "model.safetensors")}
-        kept = {name: tensor for name, tensor in {**stored, **tensors}.items() if tensor is not None}
+        kept = {
+            name: tensor for name, tensor in {**stored, **tensors}.items() if tensor is not None
+        }
         save_file(kept, path / "model.safetensors", metadata={"format": "pt"})
         return path
 
@@ -117,6 +119,14 @@ class TestOpenRLHF:
         )
         weight = load_file(path / "model.safetensors")["score.weight"]
         torch.testing.assert_close(head_of(path)(HIDDEN), (HIDDEN @ weight.T - 1) / 2)
+
+    def test_its_default_prefix_of_2024(self, change: Callable[..., Path]) -> None:
+        path = change("openrlhf", {}, value_head_prefix=None)
+        assert detect(path).head == "openrlhf"
+
+    def test_a_critic_is_no_reward_model(self, change: Callable[..., Path]) -> None:
+        with pytest.raises(StartRefused, match="no known head"):
+            detect(change("openrlhf", {}, architectures=["CriticModel"]))
 
     def test_the_manifest_wins(self, tiny: Tiny) -> None:
         manifest = msgspec.structs.replace(detect(tiny("openrlhf")), mean=0.0, std=1.0)

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from loadtest import tiny_models
+from loadtest.tiny_tokenizer import VOCABULARY
 from rewardd.core.calls import Input, Reply
 from rewardd.core.chat import input_of, prompt_of
 from rewardd.engines.manifest import Manifest, read_manifest, write_manifest
@@ -89,7 +90,8 @@ def test_log_probabilities_of_the_reply_alone(tiny: Tiny) -> None:
 def test_the_engine_reads_the_same_tokens(tiny: Tiny, name: str) -> None:
     path = tiny(name)
     manifest = detect(path)
-    reference, renderer = Reference(path, manifest), Renderer(path, manifest)
+    reference = Reference(path, manifest)
+    renderer = Renderer(path, manifest, vocabulary=VOCABULARY)
     for group in probe_groups(manifest):
         for response in group.responses:
             rendered = renderer.render([as_input(manifest, group, response)], truncate=False)[0]

@@ -51,7 +51,7 @@ def stepwise(group: Group, response: Response, params: NoParams) -> Flow[Reward]
 def verdict(group: Group, response: Response, params: NoParams) -> Flow[Reward]:
     output = yield from ask(Pool("judge", input_of(group, response)))
     names = [criterion.id or criterion.text for criterion in group.rubric or []]
-    components: dict[str, float | None] = {name: output.values[0][0] for name in names}
+    components: dict[str, float | None] = dict.fromkeys(names, output.values[0][0])
     return Reward(value=output.values[0][0], components=components)
 
 

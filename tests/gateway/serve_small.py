@@ -10,7 +10,7 @@ from tests.gateway.service import make_service
 
 
 async def main() -> None:
-    service = make_service(server={"port": 0, "drain_s": 5, "drain_notice_s": 0.5})
+    service = make_service(server={"port": 0, "drain_s": 2, "drain_notice_s": 0.5})
     await serve_open(service, listen("127.0.0.1", 0), announce)
     print("closed", file=sys.stderr)
 

@@ -94,14 +94,14 @@ async def test_an_open_server_takes_a_key_as_nothing(anyio_backend: str) -> None
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_without_keys_loopback_may_be_served(host: str) -> None:
-    check_exposure(Config(server={"host": host}))  # type: ignore[arg-type]
+    check_exposure(Config(server={"host": host}))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
 def test_without_keys_nothing_else_may(host: str) -> None:
     with pytest.raises(StartRefused, match="rewardd key"):
-        check_exposure(Config(server={"host": host}))  # type: ignore[arg-type]
-    check_exposure(Config(server={"host": host}, tenants=TENANTS))  # type: ignore[arg-type]
+        check_exposure(Config(server={"host": host}))
+    check_exposure(Config(server={"host": host}, tenants=TENANTS))
 
 
 def test_a_key_ring_reads_only_our_lines() -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM: /readyz says so first, requests in flight are finished, then the process ends with 0."""
+"""SIGTERM: /readyz says so first, requests in flight are finished, then the process ends."""
 
 import os
 import re

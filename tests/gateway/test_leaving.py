@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rewardd.assembly import Service
+from rewardd.errors import StartRefused
 from rewardd.gateway import server
 from rewardd.gateway.server import Server, listen
 from tests.gateway.engines import BlockedEngine, value_of
@@ -123,7 +124,7 @@ async def test_a_body_that_drips_is_given_up(anyio_backend: str) -> None:
 def test_a_taken_port_is_refused_with_the_fix(anyio_backend: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(server.StartRefused, match="--port"):
+        with pytest.raises(StartRefused, match="--port"):
             listen("127.0.0.1", port)
 
 

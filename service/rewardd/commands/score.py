@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rewardd_client import Client, RewarddError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rewardd.errors import InvalidRequest
+from rewardd_client import Client, RewarddError
 from rewardd_types import Group, GroupReward, Response, Reward
 
 _FAILED = 1
@@ -19,7 +19,10 @@ _FAILED = 1
 
 def read_groups(path: Path) -> list[dict[str, Any]]:
     """Groups from a file of JSON lines, or from stdin; InvalidRequest names the bad line."""
-    text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path}: {error}") from error
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     return [_read(path, number, line) for number, line in lines]
 
@@ -38,7 +41,7 @@ def score(
     groups = [_group(number, fields) for number, fields in enumerate(given, 1)]
     try:
         with Client(url, api_key=api_key) as client:
-            rewards = client.score_groups(model=model, groups=groups)
+            rewards = client.rewards.score(model=model, groups=groups)
     except RewarddError as error:
         raise InvalidRequest(str(error)) from error
     if as_json:

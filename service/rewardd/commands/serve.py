@@ -37,7 +37,7 @@ def serve(
         dtype=dtype,
         device=device,
     )
-    if not config.models:
+    if not (config.models or config.methods):
         raise StartRefused(_NOTHING)
     configure_logging(config.server.log_level)
     run(config, announce)

@@ -91,8 +91,9 @@ class Renderer:
     def _render_pair(self, input_: Input) -> Rendered:
         """Encoders without a template read prompt and reply as two segments."""
         prompt, reply = _plain_prompt(input_.prompt), _plain_reply(input_.reply)
-        coded = self.tokenizer(prompt, reply, return_token_type_ids=True)
-        return Rendered(list(coded["input_ids"]), type_ids=list(coded["token_type_ids"]))
+        coded = self.tokenizer(prompt, reply)  # with type ids where the model has such an input
+        types = coded.get("token_type_ids")
+        return Rendered(list(coded["input_ids"]), type_ids=None if types is None else list(types))
 
     def _render_steps(self, prompt: Prompt, steps: list[str]) -> Rendered:
         tag = self.manifest.step_tag
@@ -234,7 +235,7 @@ def _bounded(rendered: Rendered, manifest: Manifest, truncate: bool) -> Rendered
         )
     keep = int(manifest.begins_with_bos)
     fixed = rendered.reply[0] if rendered.reply else rendered.tags[0] if rendered.tags else None
-    if rendered.type_ids is not None or (fixed is not None and keep + over > fixed):
+    if not manifest.causal or (fixed is not None and keep + over > fixed):
         raise InputTooLong(f"the response alone exceeds the {manifest.max_length} tokens read")
     return Rendered(
         rendered.token_ids[:keep] + rendered.token_ids[keep + over :],

@@ -152,7 +152,7 @@ def _describe(spec: MethodSpec) -> UserFunction:
         summary=spec.summary,
         roles=[*spec.roles],
         reads=[*spec.reads],
-        gives=[*spec.gives],
+        gives=spec.gives,
         metrics=[*spec.metrics],
         paper=spec.paper,
         params=defaults,

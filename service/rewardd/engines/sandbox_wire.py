@@ -57,7 +57,7 @@ class UserFunction(Struct, frozen=True):
     summary: str
     roles: list[str] = []
     reads: list[str] = []
-    gives: list[str] = ["value"]
+    gives: tuple[str, ...] = ("value",)
     metrics: list[str] = []
     paper: str | None = None
     params: dict[str, Any] = {}

@@ -31,6 +31,12 @@ _SANE_LENGTH = 10_000_000  # tokenizers without a limit say 1e30
 _UNBOUNDED_LENGTH = 2048  # what ALiBi models were trained on; they state no limit
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")
+# Skywork-o1-PRM reads BOS if there is one, the problem, a newline, and then the bare steps; the
+# template beside its weights is its base model's.
+_SKYWORK_TEMPLATE = (
+    "{{- bos_token or '' -}}{%- for message in messages -%}{{- message['content'] -}}"
+    "{%- if message['role'] != 'assistant' -%}{{- '\\n' -}}{%- endif -%}{%- endfor -%}"
+)
 _STEP_TAGS = ("<extra_0>", "<step>")
 _CHATS = (
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
@@ -48,9 +54,10 @@ def detect(path: Path) -> Manifest:
     layout = layout_of(directory)
     config, tokenizer = load_config(directory), load_tokenizer(directory)
     causal = directory.model_type not in ENCODERS
-    template = _template(tokenizer)
-    labels = num_labels_of(directory, layout)
     kind = layout.kind(directory)
+    is_skywork = layout.name == "value_head" and kind == "token_classify"
+    template = _SKYWORK_TEMPLATE if is_skywork else _template(tokenizer)
+    labels = num_labels_of(directory, layout)
     mean, std = normalisation_of(directory, layout)
     return Manifest(
         model=model_name(path),

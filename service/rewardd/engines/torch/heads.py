@@ -43,8 +43,7 @@ ENCODERS = frozenset(
     }
 )
 _ADAPTER = "base_model.model."
-_OPENRLHF = ("RewardModel", "CriticModel")
-_MARKS = ("value_head_prefix", "normalize_reward")
+_OPENRLHF_MARKS = ("value_head_prefix", "normalize_reward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +187,18 @@ def _value_prefix(directory: Directory) -> str:
 
 
 def _openrlhf_prefix(directory: Directory) -> str:
-    return str(directory.config.get("value_head_prefix") or "score")
+    """The stated name, else the default of today or that of 2024."""
+    stated = directory.config.get("value_head_prefix")
+    names = (str(stated),) if stated else ("score", "value_head")
+    return next((name for name in names if _is_matrix(directory, name)), "")
 
 
 def _is_openrlhf(directory: Directory) -> bool:
-    marked = directory.architecture in _OPENRLHF or any(key in directory.config for key in _MARKS)
-    return marked and _is_matrix(directory, _openrlhf_prefix(directory))
+    """A critic is marked alike, but estimates the value of states: it is no reward model."""
+    marked = directory.architecture == "RewardModel" or any(
+        key in directory.config for key in _OPENRLHF_MARKS
+    )
+    return marked and directory.architecture != "CriticModel" and bool(_openrlhf_prefix(directory))
 
 
 def _score_prefix(directory: Directory) -> str:

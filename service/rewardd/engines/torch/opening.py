@@ -24,7 +24,7 @@ from rewardd.engines.torch.checkpoint import load_checkpoint
 from rewardd.engines.torch.detect import load_config, tokenizer_directory
 from rewardd.engines.torch.directory import read_directory
 from rewardd.engines.torch.engine import TorchEngine
-from rewardd.engines.torch.selfcheck import choose_forward
+from rewardd.engines.torch.selfcheck import Choice, choose_forward
 from rewardd.errors import StartRefused
 from rewardd_types import Group, Response
 
@@ -56,18 +56,7 @@ async def open_torch(
     numbers = _dtype(dtype, path, place)
     checkpoint = load_checkpoint(path, manifest, dtype=numbers, device=place)
     choice = choose_forward(checkpoint.body, manifest.causal, max_batch_tokens, packing)
-    card = EngineCard(
-        engine="torch",
-        engine_version=f"torch {torch.__version__}, transformers {transformers.__version__}",
-        model=manifest.model,
-        revision=manifest.revision,
-        dtype=str(numbers).removeprefix("torch."),
-        head=manifest.head,
-        max_length=manifest.max_length,
-        template_hash=manifest.template_hash,
-        packed=choice.packed,
-        packed_reason=choice.reason,
-    )
+    card = _card(manifest, numbers, choice)
     tokenizer = tokenizer_directory(read_directory(path))
     engine = TorchEngine(tokenizer, checkpoint, choice.forward, card, max_batch_tokens)
     worst = await largest_miss(engine, manifest)
@@ -75,6 +64,21 @@ async def open_torch(
     if worst > _TOLERANCE[numbers]:
         await _missed(engine, worst, _TOLERANCE[numbers], probes)
     return engine
+
+
+def _card(manifest: Manifest, dtype: torch.dtype, choice: Choice) -> EngineCard:
+    return EngineCard(
+        engine="torch",
+        engine_version=f"torch {torch.__version__}, transformers {transformers.__version__}",
+        model=manifest.model,
+        revision=manifest.revision,
+        dtype=str(dtype).removeprefix("torch."),
+        head=manifest.head,
+        max_length=manifest.max_length,
+        template_hash=manifest.template_hash,
+        packed=choice.packed,
+        packed_reason=choice.reason,
+    )
 
 
 async def largest_miss(engine: TorchEngine, manifest: Manifest) -> float:

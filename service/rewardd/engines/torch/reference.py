@@ -92,8 +92,10 @@ class Reference:
         )
         spans = coded.pop("offset_mapping")[0].tolist()
         first, end = len(before), len(before) + len(reply)
-        inside = [at for at, (a, b) in enumerate(spans) if b > first and a < end] or [0]
+        inside = [at for at, (a, b) in enumerate(spans) if b > first and a < end]
         inputs, added = self._with_bos(dict(coded))
+        if not inside:
+            return Tokens(inputs)
         return Tokens(inputs, reply=(inside[0] + added, inside[-1] + 1 + added))
 
     def _stepwise(self, group: Group, response: Response) -> Tokens:

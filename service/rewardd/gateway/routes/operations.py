@@ -28,8 +28,8 @@ def operation_routes(state: State) -> APIRouter:
     async def livez(request: Request) -> Response:
         return encoded(Health("ok"))
 
-    @router.get("/readyz", operation_id="readyz", summary="Whether every pool can score now")
     @router.get("/health", operation_id="health", summary="The same as /readyz")
+    @router.get("/readyz", operation_id="readyz", summary="Whether every pool can score now")
     async def readyz(request: Request) -> Response:
         health = await _health(state)
         return encoded(health, 200 if health.status == "ok" else 503)

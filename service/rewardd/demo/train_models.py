@@ -1,0 +1,133 @@
+"""The three architectures: how they are built, grown and saved.
+
+A body first learns to write solutions with `LANGUAGE_LAYERS` layers. A reward model is that body
+with `JUDGE_LAYERS` more on top: the lower layers keep predicting what a right line says (their
+language loss stays on while judging is learnt), so the upper ones only have to compare it with what
+stands there. Trained at full depth at once, the arithmetic fills all layers and none is left to
+compare.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import Qwen2Config, Qwen2Model, Qwen3Config, Qwen3Model
+
+from rewardd.demo import tokenizer
+
+Family = Literal["qwen2", "qwen3"]
+
+HIDDEN = 128
+LANGUAGE_LAYERS = 4
+JUDGE_LAYERS = 2
+
+_CONFIGS: dict[Family, Any] = {"qwen2": Qwen2Config, "qwen3": Qwen3Config}
+_MODELS: dict[Family, Any] = {"qwen2": Qwen2Model, "qwen3": Qwen3Model}
+
+
+def config(family: Family, num_layers: int) -> Any:
+    """Return the shape of a body: 128 wide, 4 heads of 32 on 2 key-value heads."""
+    ids = tokenizer.vocabulary()
+    return _CONFIGS[family](
+        vocab_size=len(ids),
+        hidden_size=HIDDEN,
+        intermediate_size=3 * HIDDEN,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=tokenizer.MAX_TOKENS,
+        rope_theta=10_000.0,
+        tie_word_embeddings=True,
+        pad_token_id=ids[tokenizer.PAD],
+        bos_token_id=None,
+        eos_token_id=ids[tokenizer.END],
+        use_cache=True,
+    )
+
+
+class Writer(nn.Module):
+    """A body that writes: next-token logits through its tied embedding."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.family = family
+        self.body = _MODELS[family](config(family, LANGUAGE_LAYERS))
+
+    def forward(self, ids: Tensor, written: Tensor) -> Tensor:
+        """Return logits [written positions, vocabulary]; `ids` and mask `written` are [rows, length]."""
+        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        return nn.functional.linear(hidden[written], self.body.embed_tokens.weight)
+
+
+class Judge(nn.Module):
+    """A writer grown by `JUDGE_LAYERS` and a head that reads the top."""
+
+    def __init__(self, writer: Writer, head: nn.Module) -> None:
+        super().__init__()
+        self.family = writer.family
+        self.body = _grown(writer)
+        # Reads the lower layers while training; not part of the saved model.
+        self.language_norm = copy.deepcopy(writer.body.norm)
+        self.score = head
+
+    def forward(self, ids: Tensor, written: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
+        """Return language logits [written, vocabulary] and head outputs [judged, labels]."""
+        output = self.body(input_ids=ids, use_cache=False, output_hidden_states=True)
+        lower = self.language_norm(output.hidden_states[LANGUAGE_LAYERS][written])
+        language = nn.functional.linear(lower, self.body.embed_tokens.weight)
+        return language, self.score(output.last_hidden_state[judged])
+
+
+def outcome_head() -> nn.Module:
+    """Return the head of `Qwen3ForSequenceClassification`: one linear map without bias."""
+    return nn.Linear(HIDDEN, 1, bias=False)
+
+
+def process_head() -> nn.Module:
+    """Return the head of `Qwen2ForProcessRewardModel` (Qwen2.5-Math-PRM, arXiv:2501.07301)."""
+    return nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2))
+
+
+def _grown(writer: Writer) -> Any:
+    """Return the writer's body with fresh layers on top that at first pass everything through."""
+    body = _MODELS[writer.family](config(writer.family, LANGUAGE_LAYERS + JUDGE_LAYERS))
+    body.load_state_dict(writer.body.state_dict(), strict=False)
+    for layer in body.layers[LANGUAGE_LAYERS:]:
+        nn.init.zeros_(layer.self_attn.o_proj.weight)
+        nn.init.zeros_(layer.mlp.down_proj.weight)
+    return body
+
+
+def save_writer(writer: Writer, directory: Path) -> None:
+    """Write the generator as `Qwen3ForCausalLM` (the output matrix is the tied embedding)."""
+    shape = config(writer.family, LANGUAGE_LAYERS)
+    _save(directory, "Qwen3ForCausalLM", shape, _named("model.", writer.body))
+
+
+def save_judge(judge: Judge, architecture: str, num_labels: int, directory: Path) -> None:
+    """Write a reward model with its head under `score.`."""
+    shape = config(judge.family, LANGUAGE_LAYERS + JUDGE_LAYERS)
+    shape.num_labels = num_labels
+    weights = {**_named("model.", judge.body), **_named("score.", judge.score)}
+    _save(directory, architecture, shape, weights)
+
+
+def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in module.state_dict().items()}
+
+
+def _save(directory: Path, architecture: str, shape: Any, weights: Mapping[str, Tensor]) -> None:
+    """Write config.json, model.safetensors in bf16 and the tokenizer."""
+    tokenizer.write(directory)
+    shape.architectures = [architecture]
+    shape.dtype = "bfloat16"
+    shape.save_pretrained(directory)
+    halves = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in weights.items()}
+    save_file(halves, directory / "model.safetensors", metadata={"format": "pt"})
