@@ -241,6 +241,7 @@ _FAMILY_OF = {
     "qwen2_lm": ("qwen2", "lm"),
     "qwen3_lm": ("qwen3", "lm"),
     "gemma2_lm": ("gemma2", "lm"),
+    "mistral_lm": ("mistral", "lm"),
     "qwen2_prm": ("qwen2", "prm"),
     "qwen2_rm": ("qwen2", "rm"),
     "qwen3_two_labels": ("qwen3", "two_labels"),

@@ -17,6 +17,7 @@ class MethodInfo(Struct, frozen=True):
     paper: str | None
     revision: str
     params_schema: dict[str, Any]
+    metrics: list[str] = []
 
 
 class MethodList(Struct, frozen=True):

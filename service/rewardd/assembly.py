@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from rewardd import methods as method_package
-from rewardd.config import Config, PoolConfig, SandboxPool, TorchPool, read_config
+from rewardd.config import Config, ModelConfig, PoolConfig, SandboxPool, TorchPool, read_config
 from rewardd.core.calls import Engine
 from rewardd.core.registry import MethodSpec, discover, methods_in, register
 from rewardd.engines.manifest import Manifest, read_manifest, write_manifest
@@ -97,22 +98,52 @@ async def open_service(config: Config) -> Service:
     """Open every pool and wire every model; StartRefused when something is unfit to serve."""
     specs = _methods()
     pools: dict[str, Engine] = {}
-    models: dict[str, ServedModel] = {}
+    homes: dict[str, str] = {}
     try:
-        for name, pool in config.pools.items():
+        for name, pool in _all_pools(config).items():
             pools[name] = await _open_pool(name, pool, config.data_dir.expanduser())
-        for path in config.methods:
-            await _add_user_methods(path, specs, pools, models)
-        for name, model in config.models.items():
-            if model.method not in specs:
-                known = ", ".join(sorted(specs))
-                raise StartRefused(f"[models.{name}]: no method `{model.method}`; known: {known}")
-            models[name] = ServedModel(name, specs[model.method], model.roles, model.params)
-        return Service(config, specs, Runner(models, pools))
+            if isinstance(pool, SandboxPool) and pool.methods_file is not None:
+                homes.update(await _add_user_methods(name, pools[name], specs))
+        models = {name: _wire(name, model, specs, homes) for name, model in config.models.items()}
+        return Service(config, specs, Runner({**_as_they_are(specs, homes), **models}, pools))
     except BaseException:
         for engine in pools.values():
-            await engine.aclose()
+            with suppress(Exception):  # what failed first is what must be told
+                await engine.aclose()
         raise
+
+
+def _all_pools(config: Config) -> dict[str, PoolConfig]:
+    """The configured pools, and a sandbox for each file of `methods`."""
+    pools = dict(config.pools)
+    for path in config.methods:
+        name = f"user:{path.stem}"
+        if name in pools:
+            raise StartRefused(f"two files of methods are called {path.stem}; rename one")
+        pools[name] = SandboxPool(engine="sandbox", methods_file=path)
+    return pools
+
+
+def _wire(
+    name: str, model: ModelConfig, specs: Mapping[str, MethodSpec], homes: Mapping[str, str]
+) -> ServedModel:
+    """A served model; a user's method finds its own sandbox by itself."""
+    if model.method not in specs:
+        known = ", ".join(sorted(specs))
+        raise StartRefused(f"[models.{name}]: no method `{model.method}`; known: {known}")
+    own = {"user": homes[model.method]} if model.method in homes else {}
+    return ServedModel(name, specs[model.method], {**own, **model.roles}, model.params)
+
+
+def _as_they_are(
+    specs: Mapping[str, MethodSpec], homes: Mapping[str, str]
+) -> dict[str, ServedModel]:
+    """A user's methods that need no model but their own code, served under their names."""
+    return {
+        name: ServedModel(name, specs[name], {"user": pool}, {})
+        for name, pool in homes.items()
+        if specs[name].roles == ("user",)
+    }
 
 
 def _methods() -> dict[str, MethodSpec]:
@@ -125,28 +156,24 @@ def _methods() -> dict[str, MethodSpec]:
 
 
 async def _add_user_methods(
-    path: Path,
-    specs: dict[str, MethodSpec],
-    pools: dict[str, Engine],
-    models: dict[str, ServedModel],
-) -> None:
-    """Each reward of a user's file becomes a method, and a served model of the same name."""
+    pool: str, engine: Engine, specs: dict[str, MethodSpec]
+) -> dict[str, str]:
+    """Register the rewards of a user's file; the pool each of them lives in, by name."""
     from rewardd.engines.sandbox import SandboxEngine
     from rewardd.engines.user_methods import load_user_methods
 
-    pool = f"user:{path.stem}"
-    engine = SandboxEngine(methods_file=path)
-    pools[pool] = engine
-    for spec in await load_user_methods(engine):
+    assert isinstance(engine, SandboxEngine)
+    found = await load_user_methods(engine)
+    for spec in found:
         register(specs, spec)
-        models[spec.name] = ServedModel(spec.name, spec, dict.fromkeys(spec.roles, pool), {})
+    return {spec.name: pool for spec in found}
 
 
 async def _open_pool(name: str, pool: PoolConfig, data_dir: Path) -> Engine:
     if isinstance(pool, SandboxPool):
         from rewardd.engines.sandbox import SandboxEngine
 
-        return SandboxEngine(processes=pool.processes, memory_mb=pool.memory_mb)
+        return SandboxEngine(pool.processes, pool.memory_mb, pool.methods_file)
     from rewardd.engines.torch.directory import resolve_model
     from rewardd.engines.torch.opening import open_torch
 
@@ -161,7 +188,8 @@ async def _open_pool(name: str, pool: PoolConfig, data_dir: Path) -> Engine:
         packing=pool.packing,
         probes=pool.probes,
     )
-    log.info("pool %s: %s, parity %.2g", name, engine.card.model, engine.card.parity or 0.0)
+    parity = "unknown" if engine.card.parity is None else f"{engine.card.parity:.2g}"
+    log.info("pool %s: %s, parity %s", name, engine.card.model, parity)
     return engine
 
 
@@ -178,5 +206,10 @@ def _manifest(pool: TorchPool, path: Path, data_dir: Path) -> Manifest:
     kept = data_dir / "manifests" / f"{found.model.replace('/', '--')}-{found.revision}.json"
     if not kept.is_file():
         log.info("%s is new: computing its expected values with transformers", found.model)
-        write_manifest(kept, check_model(path, found))
+        checked = check_model(path, found)
+        try:
+            write_manifest(kept, checked)
+        except OSError as error:
+            log.warning("cannot keep the manifest, so every start computes it: %s", error)
+        return checked
     return read_manifest(kept)

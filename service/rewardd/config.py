@@ -14,6 +14,7 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from rewardd.errors import StartRefused
@@ -116,8 +117,8 @@ def read_config(path: Path | None, changes: dict[str, Any] | None = None) -> Con
         table = tomllib.loads(path.read_text()) if path else {}
         environment = EnvSettingsSource(Config)()
         return Config(**_merge(_merge(table, environment), changes or {}))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StartRefused(f"{path}: {error}") from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, SettingsError) as error:
+        raise StartRefused(f"{path or 'configuration'}: {error}") from error
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise StartRefused("\n".join([f"{path or 'configuration'}:", *lines])) from error

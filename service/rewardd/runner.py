@@ -20,7 +20,9 @@ from rewardd.core.registry import MethodSpec
 from rewardd.errors import (
     DeadlineExceeded,
     EngineError,
+    MethodFailed,
     NonFinite,
+    RequestError,
     RewarddError,
     StartRefused,
     UnknownModel,
@@ -73,7 +75,7 @@ class Runner:
             flow, lambda ready: self._dispatch(model, ready, scope, ledger), scope
         )
         return [
-            _complete(group, outcome, ledger.receipts(index))
+            _complete(model.spec, group, outcome, ledger.receipts(index))
             for index, (group, outcome) in enumerate(zip(groups, outcomes, strict=True))
         ]
 
@@ -84,7 +86,7 @@ class Runner:
         batches: dict[tuple[bool, str], Ready] = {}
         for path, call in ready:
             is_score = isinstance(call, Score)
-            target = call.role if is_score else model.roles[call.role]
+            target = call.role if is_score else model.roles.get(call.role, "")
             batches.setdefault((is_score, target), []).append((path, call))
         return [
             ([path for path, _ in batch], self._run(target, is_score, batch, scope, ledger))
@@ -97,12 +99,14 @@ class Runner:
         calls = [call for _, call in batch]
         run = self._score(target, calls, scope) if is_score else self._ask(target, calls, scope)
         outcomes = await _settled(run, len(calls), target)
+        card = None if is_score or target not in self.pools else self.pools[target].card
         for (path, call), outcome in zip(batch, outcomes, strict=True):
-            card = None if is_score else self.pools[target].card
             ledger.enter(path[1], call.role, target, card, outcome)
         return outcomes
 
     async def _ask(self, pool: str, calls: list[Call[Any]], scope: Scope) -> Outcomes:
+        if pool not in self.pools:
+            raise MethodFailed(f"the method asks the role `{calls[0].role}`, which it never named")
         return await self.pools[pool].run(calls, scope)
 
     async def _score(self, name: str, calls: list[Call[Any]], scope: Scope) -> Outcomes:
@@ -161,12 +165,20 @@ async def _settled(run: Awaitable[Outcomes], count: int, target: str) -> Outcome
     return outcomes
 
 
-def _complete(group: Group, outcome: GroupReward | Failed, receipts: list[Any]) -> GroupReward:
-    """Give the group its id, status and receipts; no non-finite number leaves the service."""
+def _complete(
+    spec: MethodSpec, group: Group, outcome: GroupReward | Failed, receipts: list[Any]
+) -> GroupReward:
+    """Give the group its ids, status and receipts; no non-finite number leaves the service."""
+    if isinstance(outcome, GroupReward) and len(outcome.rewards) != len(group.responses):
+        what = f"`{spec.name}` gave {len(outcome.rewards)} of {len(group.responses)} rewards"
+        outcome = Failed(MethodFailed(what))
     if isinstance(outcome, Failed):
         rewards = [failed_reward(response, outcome.error) for response in group.responses]
         outcome = GroupReward(rewards=rewards)
-    rewards = [_finite(reward) for reward in outcome.rewards]
+    rewards = [
+        spec.filled(_finite(msgspec.structs.replace(reward, id=response.id)))
+        for response, reward in zip(group.responses, outcome.rewards, strict=True)
+    ]
     good = sum(reward.status == "ok" for reward in rewards)
     status = "ok" if good == len(rewards) else "partial" if good else "error"
     return msgspec.structs.replace(
@@ -182,14 +194,13 @@ def _complete(group: Group, outcome: GroupReward | Failed, receipts: list[Any]) 
 def _finite(reward: Reward) -> Reward:
     numbers = [reward.value, *reward.components.values(), *reward.metrics.values()]
     numbers += [step.value for step in reward.steps or []]
-    if all(number is None or math.isfinite(number) for number in numbers):
-        return reward
-    return Reward(
-        id=reward.id,
-        status="error",
-        error=NonFinite("the method computed a number that is not finite").info,
-        seen=reward.seen,
-    )
+    try:
+        if all(number is None or math.isfinite(number) for number in numbers):
+            return reward
+        error: RewarddError = NonFinite("the method computed a number that is not finite")
+    except (TypeError, OverflowError) as wrong:  # the types of a reward are not checked before
+        error = MethodFailed(f"the method gave no number: {wrong}")
+    return Reward(id=reward.id, status="error", error=error.info, seen=reward.seen)
 
 
 def _finite_matrix(matrix: list[list[float | None]] | None) -> list[list[float | None]] | None:
@@ -206,6 +217,10 @@ def _check_roles(model: ServedModel, pools: Mapping[str, Engine]) -> None:
             f' add `roles.{missing[0]} = "POOL"` to [models.{model.name}]'
         )
     for role, pool in model.roles.items():
+        if role not in model.spec.roles:
+            raise StartRefused(
+                f"model `{model.name}`: method `{model.spec.name}` has no role `{role}`"
+            )
         if pool not in pools:
             raise StartRefused(f"model `{model.name}`: role `{role}` names no pool: `{pool}`")
 
@@ -216,5 +231,9 @@ def _check_cycles(name: str, models: Mapping[str, ServedModel], above: tuple[str
     if name not in models:
         raise StartRefused(f"model `{above[-1]}` uses `{name}`, which is not served")
     model = models[name]
-    for used in model.spec.uses(model.spec.parse(model.params, None)):
+    try:
+        params = model.spec.parse(model.params, None)
+    except RequestError as error:
+        raise StartRefused(f"[models.{name}]: {error.message}") from error
+    for used in model.spec.uses(params):
         _check_cycles(used, models, (*above, name))

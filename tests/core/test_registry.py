@@ -15,6 +15,7 @@ from rewardd.core.flow import Flow, play
 from rewardd.core.registry import MethodSpec, discover, methods_in, register, reward_method
 from rewardd.errors import InvalidRequest, MissingField, StartRefused
 from rewardd_types import Group, GroupReward, Response, Reward
+from tests.methods.canned import never
 
 METHOD = '''
 from msgspec import Struct
@@ -181,11 +182,11 @@ def test_a_caller_cannot_add_models_to_a_composition() -> None:
 def test_a_group_without_a_field_that_is_read_is_refused() -> None:
     group = Group(prompt="q", responses=[Response(content="a")])
     with pytest.raises(MissingField, match="reads `reference`") as caught:
-        play(SAMPLE.flow(group, Params()), pytest.fail)
+        play(SAMPLE.flow(group, Params()), never)
     assert caught.value.path == "$.reference"
 
 
 def test_every_reward_carries_every_metric_of_its_method() -> None:
     group = Group(prompt="q", responses=[Response(content="a")], reference="r")
-    (reward,) = play(SAMPLE.flow(group, Params()), pytest.fail).rewards
+    (reward,) = play(SAMPLE.flow(group, Params()), never).rewards
     assert reward.metrics == {"seen": 1.0, "lost": None}

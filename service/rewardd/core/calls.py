@@ -38,7 +38,7 @@ class Input(Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
-    """What one call cost. Tokens are counted in the rendered sequence."""
+    """What one call cost. Tokens are counted in the rendered sequence, sampled ones included."""
 
     tokens_total: int = 0
     tokens_computed: int = 0
@@ -132,7 +132,10 @@ class Logprobs(Call[LogprobsOutput], frozen=True, tag="logprobs"):
 
 
 class Generate(Call[GenerateOutput], frozen=True, tag="generate"):
-    """One continuation. Equal seeds give equal tokens, whatever else is in the batch."""
+    """One continuation. Equal seeds give equal tokens, whatever else is in the batch.
+
+    It ends with the token that completes one of the `stop` strings, which stays in the text.
+    """
 
     input: Input
     seed: int

@@ -34,6 +34,7 @@ from typing import Literal, NamedTuple, TypeAlias, cast
 Sign = Literal["+", "-", "*"]
 Split = Literal["train", "held_out"]
 Node: TypeAlias = "int | Operation"
+Mistake: TypeAlias = "Callable[[Problem, random.Random], list[str]]"
 
 MAX_VALUE = 99
 MIN_OPERATIONS, MAX_OPERATIONS = 2, 5
@@ -349,4 +350,12 @@ def _misanswered(problem: Problem, rng: random.Random) -> list[str]:
     return [*solve(problem)[:-1], f"{ANSWER}{_near(problem.answer, rng)}"]
 
 
-_MISTAKES = (*(_slipped,) * 5, _misread, _misread, _skipped, _repeated, _unfinished, _misanswered)
+_MISTAKES: tuple[Mistake, ...] = (
+    *(_slipped,) * 5,
+    _misread,
+    _misread,
+    _skipped,
+    _repeated,
+    _unfinished,
+    _misanswered,
+)

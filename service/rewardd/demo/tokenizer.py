@@ -1,10 +1,11 @@
 """The tokenizer of the three demo models: numbers 0..99 are single tokens, nothing is lost.
 
 It is a Qwen2 tokenizer (byte-level BPE) without merges, so any text has tokens, one a byte, and
-decodes back to itself. The pieces of the task (`Compute `, ` + `, ` = `, `57`, `answer: `) are added
-tokens, found in the text before all else. It must be a Qwen2 tokenizer and no simpler one, because
-transformers 5 puts Qwen2's own splitting rules under any tokenizer beside a `qwen2` config, whatever
-class its files name; added tokens are what these rules leave whole.
+decodes back to itself (in Unicode's NFC form). The pieces of the task (`Compute `, ` + `, ` = `,
+`57`, `answer: `) are added tokens, found in the text before all else. It must be a Qwen2 tokenizer
+and no simpler one, because transformers 5 puts Qwen2's own splitting rules under any tokenizer
+beside a `qwen2` config, whatever class its files name; added tokens are what these rules leave
+whole.
 
 A chat is rendered as `<user>Compute 2 + 3<end><assistant>2 + 3 = 5\\nanswer: 5<end>`.
 """
@@ -21,7 +22,7 @@ PAD, UNK, END = "<pad>", "<unk>", "<end>"
 SYSTEM, USER, ASSISTANT, STEP_TAG = "<system>", "<user>", "<assistant>", "<step>"
 SPECIALS = (PAD, UNK, END, SYSTEM, USER, ASSISTANT, STEP_TAG)
 PHRASES = (PROMPT, ANSWER, " + ", " - ", " * ", " = ")
-MAX_TOKENS = 256
+MAX_TOKENS = 1024
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rewardd.demo import data, evaluate, tokenizer, train_models
 from rewardd.demo.data import Problem
-from rewardd.demo.evaluate import Judged, Sample
+from rewardd.demo.evaluate import Sampled
 from rewardd.demo.train_examples import (
     IGNORE,
     Batch,
@@ -42,7 +42,7 @@ def measure(directory: Path, num_problems: int, seed: int) -> dict[str, float]:
     fast = Tokenizer.from_file(str(directory / "generator" / "tokenizer.json"))
     stream = data.problems(seed, "held_out")
     problems = list(dict.fromkeys(next(stream) for _ in range(2 * num_problems)))[:num_problems]
-    writer = AutoModelForCausalLM.from_pretrained(directory / "generator", dtype=torch.float32)
+    writer = load_generator(directory / "generator")
     replies = sample(writer, fast, problems, NUM_SAMPLES, seed)
     greedy = sample(writer, fast, problems, 1, None)
     chains = [
@@ -52,18 +52,18 @@ def measure(directory: Path, num_problems: int, seed: int) -> dict[str, float]:
     ]
     outcomes = outcome_rewards(directory / "outcome", chains, fast)
     steps = step_rewards(directory / "process", chains, fast)
-    judged = [
-        Judged("\n".join(chain.lines), reward, tuple(rewards))
-        for chain, reward, rewards in zip(chains, outcomes, steps, strict=True)
-    ]
-    samples = [
-        Sample(problem, tuple(judged[at * NUM_SAMPLES : (at + 1) * NUM_SAMPLES]), greedy[at][0])
-        for at, problem in enumerate(problems)
-    ]
+    samples = []
+    for at, (problem, texts) in enumerate(zip(problems, replies, strict=True)):
+        own = slice(at * NUM_SAMPLES, (at + 1) * NUM_SAMPLES)
+        samples.append(Sampled(problem, texts, greedy[at][0], outcomes[own], steps[own]))
     return evaluate.figures(samples)
 
 
 # Sampling
+
+
+def load_generator(directory: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
 
 
 @torch.inference_mode()

@@ -40,7 +40,7 @@ def fit(
     loss_of: Loss,
     batches: Iterable[Batch],
     schedule: Schedule,
-    after_step: Callable[[int], None] = lambda step: None,
+    after_step: Callable[[int], None] | None = None,
 ) -> None:
     """Train `module` in place for `schedule.num_steps` batches."""
     optimizers = _optimizers(module, schedule)
@@ -60,7 +60,8 @@ def fit(
         if (step + 1) % 50 == 0:
             seconds = time.monotonic() - started
             print(f"{name}: step {step + 1}, loss {running:.4f}, {seconds:.0f} s", flush=True)
-        after_step(step + 1)
+        if after_step:
+            after_step(step + 1)
     module.eval()
 
 

@@ -61,7 +61,7 @@ class Writer(nn.Module):
         self.body = _MODELS[family](config(family, LANGUAGE_LAYERS))
 
     def forward(self, ids: Tensor, written: Tensor) -> Tensor:
-        """Return logits [written positions, vocabulary]; `ids` and mask `written` are [rows, length]."""
+        """Return logits [written, vocabulary]; `ids` and the mask `written` are [rows, length]."""
         hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
         return nn.functional.linear(hidden[written], self.body.embed_tokens.weight)
 

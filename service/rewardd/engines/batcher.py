@@ -6,6 +6,7 @@ dropped before it costs anything; a batch that fails is split until the one at f
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from rewardd.core.calls import Failure, Output, Scope
 from rewardd.errors import DeadlineExceeded, EngineError, EngineUnavailable, RewarddError, to_info
+
+log = logging.getLogger(__name__)
 
 J = TypeVar("J")
 
@@ -63,9 +66,10 @@ class Work(Generic[J]):
 
 
 class Batcher(Generic[J]):
-    """`choose(jobs)` says how many of the queue's first to take, `compute` gives their outputs.
+    """`choose(jobs)` gives the indices of those to take, `compute` their outcomes.
 
     `compute(jobs, waited_ms)` returns one outcome a job; raising fails the batch, which is split.
+    Nothing that either does ends the thread: what cannot be helped fails the work at hand.
     """
 
     def __init__(
@@ -117,11 +121,16 @@ class Batcher(Generic[J]):
             self._changed.notify()
 
     def _loop(self) -> None:
-        while (batch := self._next()) is not None:
-            if batch:
-                self._execute(batch)
-        stopped = Failure(EngineUnavailable("the engine was closed").info)
-        _deliver([(work, stopped) for work in self._queue])
+        try:
+            while (batch := self._next()) is not None:
+                if batch:
+                    self._execute(batch)
+        finally:
+            with self._changed:
+                self._closed = True
+                left, self._queue = self._queue, []
+            stopped = Failure(EngineUnavailable("the engine was closed").info)
+            _deliver([(work, stopped) for work in left])
 
     def _next(self) -> list[Work[J]] | None:
         with self._changed:
@@ -129,12 +138,23 @@ class Batcher(Generic[J]):
             if self._closed:
                 return None
             self._drop()
-            if not self._queue:
-                return []
-            taken = set(self._choose([work.job for work in self._queue]))
-            batch = [work for index, work in enumerate(self._queue) if index in taken]
-            self._queue = [work for index, work in enumerate(self._queue) if index not in taken]
-            return batch
+            queue = list(self._queue)
+        batch = self._chosen(queue)  # without the lock: callers' event loops must not wait for it
+        taken = set(map(id, batch))
+        with self._changed:
+            self._queue = [work for work in self._queue if id(work) not in taken]
+        return batch
+
+    def _chosen(self, queue: list[Work[J]]) -> list[Work[J]]:
+        """What the engine picks; the first alone if the choice fails or takes nothing."""
+        if not queue:
+            return []
+        try:
+            indices = sorted(set(self._choose([work.job for work in queue])))
+            return [queue[index] for index in indices] or queue[:1]
+        except Exception:
+            log.exception("choosing a batch failed; the first of %d goes alone", len(queue))
+            return queue[:1]
 
     def _drop(self) -> None:
         expired = Failure(DeadlineExceeded("the deadline passed while the call was queued").info)
@@ -148,16 +168,20 @@ class Batcher(Generic[J]):
         try:
             outcomes = self._compute([work.job for work in batch], waited)
             _deliver(list(zip(batch, outcomes, strict=True)))
-        except Exception as error:
-            if len(batch) == 1:
-                _deliver([(batch[0], _failure(error))])
-                return
-            half = len(batch) // 2
-            self._execute(batch[:half])
-            self._execute(batch[half:])
+            return
+        except BaseException as error:  # a thread has nobody above it to catch what is left
+            log.warning("a batch of %d failed: %s: %s", len(batch), type(error).__name__, error)
+            failure = _failure(error)
+        # Outside of the handler: its traceback would keep the failed batch's tensors in memory.
+        if len(batch) == 1:
+            _deliver([(batch[0], failure)])
+            return
+        half = len(batch) // 2
+        self._execute(batch[:half])
+        self._execute(batch[half:])
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: BaseException) -> Failure:
     if isinstance(error, RewarddError):
         return Failure(to_info(error))
     return Failure(EngineError(f"{type(error).__name__}: {error}").info)

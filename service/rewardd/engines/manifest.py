@@ -4,6 +4,7 @@ It is detected when a model is first served (`rewardd serve --model`) or by `rew
 JSON beside the model or in the data directory, and may be edited: what it says wins over detection.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -64,11 +65,13 @@ def read_manifest(path: Path) -> Manifest:
     """Read and validate a manifest; StartRefused names the file and the field."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StartRefused(f"{path}: {error}") from error
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest so that a person can read and edit it."""
+    """Write a manifest so that a person can read and edit it; readers never see half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    draft.replace(path)

@@ -14,8 +14,10 @@ from transformers import AutoTokenizer
 
 from rewardd.core.calls import Input, Prompt, Reply
 from rewardd.engines.manifest import Manifest
-from rewardd.errors import InputTooLong, InvalidRequest, RewarddError, UnsupportedCall
+from rewardd.errors import EngineError, InputTooLong, InvalidRequest, RewarddError, UnsupportedCall
 from rewardd_types import Message
+
+_MARK = "\ue000\ue001"  # private characters, to stand where the template puts a reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Renderer:
             return _bounded(rendered, self.manifest, truncate)
         except RewarddError as error:
             return error
+        except Exception as error:  # a tokenizer that chokes on one input must not fail the others
+            return EngineError(f"the tokenizer failed: {type(error).__name__}: {error}")
 
     def _render(self, input_: Input) -> Rendered:
         if self.manifest.pairs:
@@ -100,11 +104,12 @@ class Renderer:
         if tag is None:
             raise UnsupportedCall("this model has no step tag: it is no process reward model")
         ids, tags = self._prompt_ids(prompt), []
+        start = len(ids)
         for step in steps:
             ids.extend(self._literal(step, add_special_tokens=False)["input_ids"])
             tags.append(len(ids))
             ids.append(tag.token_id)
-        return Rendered(ids, tags=tags)
+        return Rendered(ids, reply=(start, len(ids)), tags=tags)
 
     def _render_ids(self, prompt: Prompt, reply: Reply | None) -> Rendered:
         ids = self._prompt_ids(prompt)
@@ -159,9 +164,24 @@ class Renderer:
             return _Text(self._template([*messages, *reply.messages], ask=False))
         content = reply.content or ""
         whole = self._template([*messages, Message("assistant", content)], ask=False)
-        before = self._template(messages, ask=True)
-        at = whole.find(content.strip(), len(before)) if whole.startswith(before) else -1
-        return _Text(whole, None if at < 0 else (at, at + len(content.strip())))
+        return _Text(whole, self._span(messages, content, whole))
+
+    def _span(self, messages: list[Message], content: str, whole: str) -> tuple[int, int] | None:
+        """Where the template put the content, or None if it rewrote it.
+
+        Found by what stands around a mark in its place. Searching for the content itself would
+        find "think" in a `<think>` that the template adds.
+        """
+        marked = self._template([*messages, Message("assistant", _MARK)], ask=False)
+        before, found, after = marked.partition(_MARK)
+        if found and whole.startswith(before) and whole.endswith(after):
+            span = len(before), len(whole) - len(after)
+            if span[0] <= span[1] and whole[slice(*span)].strip() == content.strip():
+                return span
+        opening = self._template(messages, ask=True)  # a reply with its own `<think>` part
+        if whole.startswith(opening + content.strip()):
+            return len(opening), len(opening) + len(content.strip())
+        return None
 
     def _template(self, messages: list[Message], *, ask: bool) -> str:
         if self.manifest.chat_template is None:
@@ -211,16 +231,17 @@ def _plain_reply(reply: Reply | None) -> str | None:
         return None
     if reply.messages is not None:
         return "\n".join(message.content for message in reply.messages)
-    if reply.token_ids is not None:
-        raise UnsupportedCall("this encoder reads words, not token ids")
+    if reply.token_ids is not None or reply.steps is not None:
+        raise UnsupportedCall("this encoder reads words, neither token ids nor steps")
     return reply.content if reply.content is not None else reply.text
 
 
 def _check_ids(token_ids: list[int], vocabulary: int) -> None:
     if not token_ids:
         raise InvalidRequest("the input renders to no tokens at all")
-    if max(token_ids) >= vocabulary:
-        raise InvalidRequest(f"token id {max(token_ids)} is not in the vocabulary ({vocabulary})")
+    for token_id in (min(token_ids), max(token_ids)):
+        if not 0 <= token_id < vocabulary:
+            raise InvalidRequest(f"token id {token_id} is not in the vocabulary ({vocabulary})")
 
 
 def _bounded(rendered: Rendered, manifest: Manifest, truncate: bool) -> Rendered:
@@ -228,15 +249,14 @@ def _bounded(rendered: Rendered, manifest: Manifest, truncate: bool) -> Rendered
     over = len(rendered.token_ids) - manifest.max_length
     if over <= 0:
         return rendered
+    length = f"{len(rendered.token_ids)} tokens; this model reads {manifest.max_length}"
+    if not manifest.causal:
+        raise InputTooLong(f"{length}, and an encoder's input is not cut")
     if not truncate:
-        raise InputTooLong(
-            f"{len(rendered.token_ids)} tokens; this model reads {manifest.max_length}"
-            " (send `truncate: true` to have the start of the prompt cut)"
-        )
+        raise InputTooLong(f"{length} (send `truncate: true` to have the start of the prompt cut)")
     keep = int(manifest.begins_with_bos)
-    fixed = rendered.reply[0] if rendered.reply else rendered.tags[0] if rendered.tags else None
-    if not manifest.causal or (fixed is not None and keep + over > fixed):
-        raise InputTooLong(f"the response alone exceeds the {manifest.max_length} tokens read")
+    if rendered.reply is not None and keep + over > rendered.reply[0]:
+        raise InputTooLong(f"{length}, and cutting the whole prompt would not be enough")
     return Rendered(
         rendered.token_ids[:keep] + rendered.token_ids[keep + over :],
         reply=rendered.reply and (rendered.reply[0] - over, rendered.reply[1] - over),

@@ -70,7 +70,7 @@ class SandboxProcess:
         """The child's reply. A child that is late, dead or abandoned by its caller is killed."""
         try:
             message = frame(request)
-        except ValueError as error:
+        except (TypeError, OverflowError, ValueError) as error:
             raise InvalidRequest(str(error)) from error
         try:
             async with asyncio.timeout(timeout_s):

@@ -65,7 +65,7 @@ class UserFunction(Struct, frozen=True):
 
 
 def frame(message: Request | Reply) -> bytes:
-    """The bytes of one message. OverflowError or TypeError when it is not plain data."""
+    """The bytes of one message; TypeError, OverflowError or ValueError when it has none."""
     body = msgspec.msgpack.encode(message)
     if len(body) > MAX_FRAME_BYTES:
         raise ValueError(f"a message of {len(body)} bytes is too large for the sandbox")

@@ -5,7 +5,7 @@ import math
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
@@ -18,6 +18,7 @@ from rewardd.gateway.app import create_app
 from rewardd.gateway.auth import check_exposure
 
 Announce = Callable[[Service, str], None]
+Open = Callable[[Config], Awaitable[Service]]
 
 
 class Server(uvicorn.Server):
@@ -65,26 +66,22 @@ class Server(uvicorn.Server):
         return bool(await super().on_tick(counter))
 
 
-def serve(config: Config, announce: Announce) -> None:
+def serve(config: Config, announce: Announce, open_: Open = open_service) -> None:
     """Serve until a signal; `announce` is told the service and its URL once it answers.
 
     StartRefused, before any model is loaded, when the port cannot be had or would be open to all.
     """
     check_exposure(config)
     listener = listen(config.server.host, config.server.port)
-    loop_factory = uvicorn.Config("").get_loop_factory()
+    loop_factory = uvicorn.Config("", log_config=None).get_loop_factory()
     with listener, asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(config, listener, announce))
+        runner.run(_serve(config, listener, announce, open_))
 
 
-async def _serve(config: Config, listener: socket.socket, announce: Announce) -> None:
-    await serve_open(await open_service(config), listener, announce)
-
-
-async def serve_open(service: Service, listener: socket.socket, announce: Announce) -> None:
-    """Serve an open service on a bound socket until a signal, then close it."""
+async def _serve(config: Config, listener: socket.socket, announce: Announce, open_: Open) -> None:
+    service = await open_(config)
     try:
-        url = _url(service.config.server.host, listener.getsockname()[1])
+        url = _url(config.server.host, listener.getsockname()[1])
         await Server(service, lambda: announce(service, url)).serve([listener])
     finally:
         await service.aclose()

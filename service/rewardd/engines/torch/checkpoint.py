@@ -93,7 +93,7 @@ def _load(directory: Directory, manifest: Manifest, dtype: torch.dtype, attentio
     config = load_config(directory)
     with quiet():
         if directory.adapter is not None:
-            return _load_adapted(directory, config, attention).to(dtype)
+            return _cast(_load_adapted(directory, config, attention), dtype)
         mapping = _mapping(manifest)
         model = _from_pretrained(directory, config, mapping, dtype, attention)
     return model
@@ -174,6 +174,13 @@ def _load_adapted(directory: Directory, config: Any, attention: str) -> Any:
     except Exception as error:  # an adapter of another base, in as many forms as adapters
         raise StartRefused(f"{directory.path}: the adapter cannot be merged: {error}") from error
     return merged.base_model
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Parameters only, as transformers does: rotary frequencies and their like stay in fp32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def _around(body: Any, directory: Directory, config: Any) -> Any:

@@ -43,7 +43,7 @@ class EncoderForward:
         width = max(len(one.token_ids) for one in batch)
         arrays = {"input_ids": _padded([one.token_ids for one in batch], width)}
         arrays["attention_mask"] = _padded([[1] * len(one.token_ids) for one in batch], width)
-        if batch[0].type_ids is not None:
+        if any(one.type_ids is not None for one in batch):
             arrays["token_type_ids"] = _padded([one.type_ids or [] for one in batch], width)
         device = next(self._model.parameters()).device
         tensors = {key: torch.from_numpy(array).to(device) for key, array in arrays.items()}

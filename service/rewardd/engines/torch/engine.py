@@ -3,11 +3,11 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ from rewardd.errors import (
 )
 from rewardd_types import Seen
 
+T = TypeVar("T")
+
 HEALTH_S = 5.0  # a real forward proves health for so long
 
 
@@ -83,16 +85,14 @@ class TorchEngine:
         return call in (Logprobs, Generate) and self._manifest.kind == "lm"
 
     async def run(self, calls: Sequence[Call[Any]], scope: Scope) -> list[Output | Failure]:
-        loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(self._threads, self._prepare, calls, scope)
+        prepared = await self._threaded(partial(self._prepare, calls, scope))
         outcomes = await self._batcher.run(prepared, scope)
         if scope.explain:
-            explain = partial(self._explain, prepared, outcomes)
-            outcomes = await loop.run_in_executor(self._threads, explain)
+            outcomes = await self._threaded(partial(self._explain, prepared, outcomes))
         return outcomes
 
     async def health(self) -> None:
-        """A forward of three tokens, at most once in HEALTH_S."""
+        """A forward of three tokens, unless any has succeeded in the last HEALTH_S."""
         if time.monotonic() < self._healthy_until:
             return
         input_ = Input(Prompt(token_ids=[1, 2, 3]))
@@ -101,11 +101,18 @@ class TorchEngine:
         outcome = (await self._batcher.run([job], Scope()))[0]
         if isinstance(outcome, Failure):
             raise EngineUnavailable(f"a test forward failed: {outcome.error.message}")
-        self._healthy_until = time.monotonic() + HEALTH_S
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self._batcher.close)
         self._threads.shutdown(wait=False)
+
+    async def _threaded(self, work: Callable[[], T]) -> T:
+        """Run `work` in the tokenising thread."""
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except RuntimeError as error:
+            raise EngineUnavailable("the engine is closed") from error
+        return await running
 
     def _prepare(self, calls: Sequence[Call[Any]], scope: Scope) -> list[Job | Failure]:
         """Render, tokenise and check; in a thread."""
@@ -134,24 +141,30 @@ class TorchEngine:
         started = time.monotonic()
         try:
             values, computed = self._values(batch)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise OutOfMemory("the device ran out of memory on this input") from error
-        took = (time.monotonic() - started) * 1e3
-        outcomes: list[Output | Failure] = []
-        for job, value, tokens, wait in zip(batch, values, computed, waited, strict=True):
-            usage = self._usage(job.rendered, tokens, wait, took)
-            outcomes.append(self._output(job, value, usage))
-        return outcomes
+        except torch.OutOfMemoryError:
+            pass  # leave the handler first: its traceback holds the tensors to be freed
+        else:
+            now = time.monotonic()
+            self._healthy_until, took = now + HEALTH_S, (now - started) * 1e3
+            outcomes: list[Output | Failure] = []
+            for job, value, tokens, wait in zip(batch, values, computed, waited, strict=True):
+                sampled = len(value.token_ids) if isinstance(value, Sample) else 0
+                usage = self._usage(job.rendered, sampled, tokens, wait, took)
+                outcomes.append(self._output(job, value, usage))
+            return outcomes
+        torch.cuda.empty_cache()
+        raise OutOfMemory("the device ran out of memory on this input")
 
     def _values(self, batch: Sequence[Job]) -> tuple[list[Any], list[int]]:
         """What each job's output is made of, and the tokens computed for it."""
         samplings = [job.sampling for job in batch if isinstance(job, GenerateJob)]
         if samplings:
             samples = self._generate(samplings)
+            prompts = [one.token_ids for one in samplings]
+            first = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}
             return list(samples), [
-                len(one.token_ids) + len(sample.token_ids)
-                for one, sample in zip(samplings, samples, strict=True)
+                (len(prompt) if first[prompt] == index else 0) + len(sample.token_ids)
+                for index, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
             ]
         reads = [job for job in batch if isinstance(job, ReadJob)]
         if not self._manifest.causal:
@@ -190,9 +203,15 @@ class TorchEngine:
             output: Output = LogprobsOutput(**{**fields, "usage": usage})
         else:
             numbers = [number for row in value for number in row]
-            positions = [] if not isinstance(job, ReadJob) else job.positions.tolist()
-            output = PoolOutput(values=value, positions=positions, usage=usage)
+            output = PoolOutput(values=value, positions=self._positions(job), usage=usage)
         return output if all(map(math.isfinite, numbers)) else _non_finite()
+
+    def _positions(self, job: Job) -> list[int]:
+        """Where the job was read; an encoder pools in a way of its own."""
+        if not isinstance(job, ReadJob) or not self._manifest.causal:
+            return []
+        positions: list[int] = job.positions.tolist()
+        return positions
 
     def _generated(self, job: Job, sample: Sample, usage: Usage) -> Output | Failure:
         if not sample.finite:
@@ -206,12 +225,15 @@ class TorchEngine:
             usage=usage,
         )
 
-    def _usage(self, rendered: Rendered, computed: int, waited: float, took: float) -> Usage:
+    def _usage(
+        self, rendered: Rendered, sampled: int, computed: int, waited: float, took: float
+    ) -> Usage:
         bos = self._renderer.tokenizer.bos_token_id
+        total = len(rendered.token_ids) + sampled
         return Usage(
-            tokens_total=len(rendered.token_ids),
+            tokens_total=total,
             tokens_computed=computed,
-            tokens_reused=max(0, len(rendered.token_ids) - computed),
+            tokens_reused=total - computed,
             tokens_dropped=rendered.dropped,
             bos_count=0 if bos is None else rendered.token_ids[:2].count(bos),
             truncated=rendered.dropped > 0,
@@ -232,8 +254,7 @@ class TorchEngine:
 
     def _seen(self, job: Job, output: Output) -> Output:
         ids = job.rendered.token_ids
-        positions = job.positions.tolist() if isinstance(job, ReadJob) else []
-        seen = Seen(job.call.role, self._renderer.decode(ids), ids, positions)
+        seen = Seen(job.call.role, self._renderer.decode(ids), ids, self._positions(job))
         fields = {key: getattr(output, key) for key in output.__struct_fields__}
         return type(output)(**{**fields, "seen": seen})
 

@@ -81,18 +81,17 @@ class PaddedForward:
     @torch.inference_mode()
     def __call__(self, reads: Sequence[Read]) -> list[States]:
         use(self._body, "eager")
-        first = {read.tokens.key: index for index, read in reversed(list(enumerate(reads)))}
-        order = sorted(first.values(), key=lambda index: len(reads[index].tokens))
-        states: dict[bytes, Tensor] = {}
-        for batch in self._batches([reads[index].tokens for index in order]):
-            states.update(zip([tokens.key for tokens in batch], self._hidden(batch), strict=True))
-        return [
-            States(
-                states[read.tokens.key][torch.from_numpy(read.positions).to(self._device)],
-                len(read.tokens) if first[read.tokens.key] == index else 0,
-            )
-            for index, read in enumerate(reads)
-        ]
+        equal: dict[bytes, list[int]] = {}
+        for index, read in enumerate(reads):
+            equal.setdefault(read.tokens.key, []).append(index)
+        ordered = sorted([reads[same[0]].tokens for same in equal.values()], key=len)
+        states: dict[int, States] = {}
+        for batch in self._batches(ordered):
+            for tokens, hidden in zip(batch, self._hidden(batch), strict=True):
+                for place, index in enumerate(equal[tokens.key]):
+                    rows = torch.from_numpy(reads[index].positions).to(self._device)
+                    states[index] = States(hidden[rows], len(tokens) if place == 0 else 0)
+        return [states[index] for index in range(len(reads))]
 
     @property
     def _device(self) -> torch.device:

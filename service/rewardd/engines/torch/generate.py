@@ -83,7 +83,8 @@ class Generator:
     def _stopped(self, wanted: Sampling, sample: Sample) -> bool:
         if not wanted.stop:
             return False
-        tail = self._decode(sample.token_ids[-64:])  # a stop string is far shorter than its tokens
+        longest = max(len(stop.encode()) for stop in wanted.stop)
+        tail = self._decode(sample.token_ids[-(longest + 8) :])  # a token is a byte or more
         return any(stop in tail for stop in wanted.stop)
 
 

@@ -3,6 +3,7 @@
 Validation ends here: a job that is queued can only fail for reasons of the engine.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,6 +16,7 @@ from rewardd.engines.torch.generate import Sampling
 from rewardd.engines.torch.plan import Ids, Tokens, fit
 from rewardd.errors import InvalidRequest, UnsupportedCall
 
+_SEEDS = range(-(2**63), 2**64)  # what torch.Generator takes
 MAX_ROWS = 64  # samples that generate together
 MAX_READS = 4096  # sequences considered for one forward
 
@@ -48,7 +50,7 @@ def pool_job(call: Pool, rendered: Rendered) -> ReadJob:
     positions = rendered.tags if call.task == "token_classify" else last
     if not positions:
         raise InvalidRequest("there is no step to read")
-    return ReadJob(call, rendered, Tokens(rendered.token_ids), np.asarray(positions))
+    return ReadJob(call, rendered, Tokens(rendered.token_ids), _ids(positions))
 
 
 def logprobs_job(call: Logprobs, rendered: Rendered, labels: tuple[int, ...]) -> ReadJob:
@@ -57,7 +59,11 @@ def logprobs_job(call: Logprobs, rendered: Rendered, labels: tuple[int, ...]) ->
     positions = list(range(start - 1, end - 1))
     if labels:
         positions.append(len(rendered.token_ids) - 1)
-    return ReadJob(call, rendered, Tokens(rendered.token_ids), np.asarray(positions), labels)
+    return ReadJob(call, rendered, Tokens(rendered.token_ids), _ids(positions), labels)
+
+
+def _ids(positions: list[int]) -> Ids:
+    return np.asarray(positions, dtype=np.int64)  # an empty list would become floats
 
 
 def reply_span(call: Logprobs, rendered: Rendered) -> tuple[int, int]:
@@ -75,7 +81,8 @@ def reply_span(call: Logprobs, rendered: Rendered) -> tuple[int, int]:
 
 
 def generate_job(call: Generate, rendered: Rendered, max_length: int) -> GenerateJob:
-    """Room for the continuation is checked before it is queued."""
+    """Room for the continuation, and all numbers, are checked before it is queued."""
+    _check_sampling(call)
     room = max_length - len(rendered.token_ids)
     if call.max_tokens > room:
         raise InvalidRequest(
@@ -91,6 +98,20 @@ def generate_job(call: Generate, rendered: Rendered, max_length: int) -> Generat
         tuple(call.stop),
     )
     return GenerateJob(call, rendered, sampling)
+
+
+def _check_sampling(call: Generate) -> None:
+    """InvalidRequest for a number that would fail the whole batch, or mean nothing."""
+    if call.max_tokens < 1:
+        raise InvalidRequest(f"max_tokens must be at least 1, not {call.max_tokens}")
+    if not 0 <= call.temperature < math.inf:
+        raise InvalidRequest(f"temperature must be 0 or more, not {call.temperature}")
+    if not 0 < call.top_p <= 1:
+        raise InvalidRequest(f"top_p must be above 0 and at most 1, not {call.top_p}")
+    if call.seed not in _SEEDS:
+        raise InvalidRequest(f"the seed {call.seed} does not fit 64 bits")
+    if "" in call.stop:
+        raise InvalidRequest("an empty stop string would stop at once")
 
 
 def choose(jobs: Sequence[Job], budget: int) -> list[int]:

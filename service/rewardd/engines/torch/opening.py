@@ -59,10 +59,14 @@ async def open_torch(
     card = _card(manifest, numbers, choice)
     tokenizer = tokenizer_directory(read_directory(path))
     engine = TorchEngine(tokenizer, checkpoint, choice.forward, card, max_batch_tokens)
-    worst = await largest_miss(engine, manifest)
-    engine.card = msgspec.structs.replace(card, parity=worst)
-    if worst > _TOLERANCE[numbers]:
-        await _missed(engine, worst, _TOLERANCE[numbers], probes)
+    try:
+        worst = await largest_miss(engine, manifest)
+        engine.card = msgspec.structs.replace(card, parity=worst)
+        if worst is not None and worst > _TOLERANCE[numbers]:
+            _missed(engine.card, worst, _TOLERANCE[numbers], probes)
+    except BaseException:
+        await engine.aclose()
+        raise
     return engine
 
 
@@ -81,20 +85,31 @@ def _card(manifest: Manifest, dtype: torch.dtype, choice: Choice) -> EngineCard:
     )
 
 
-async def largest_miss(engine: TorchEngine, manifest: Manifest) -> float:
-    """The largest relative difference between the manifest's expected values and the engine's."""
+async def largest_miss(engine: TorchEngine, manifest: Manifest) -> float | None:
+    """The largest relative difference between the manifest's expected values and the engine's.
+
+    None when the manifest expects nothing: what was not compared has no parity.
+    """
     misses = [await _probe_miss(engine, manifest, probe) for probe in manifest.probes]
-    return max(misses, default=0.0)
+    return max(misses, default=None)
 
 
 async def _probe_miss(engine: TorchEngine, manifest: Manifest, probe: Probe) -> float:
     calls = [_probe_call(manifest, probe.group, response) for response in probe.group.responses]
     misses = []
-    for outcome, expected in zip(await engine.run(calls, Scope()), probe.values, strict=True):
+    outcomes = await engine.run(calls, Scope())
+    if len(outcomes) != len(probe.values):
+        raise StartRefused(f"a probe of {manifest.model} expects values of other responses")
+    for outcome, expected in zip(outcomes, probe.values, strict=True):
         if not isinstance(outcome, PoolOutput | LogprobsOutput):
             raise StartRefused(f"a probe of {manifest.model} failed: {outcome}")
         rows = outcome.values if isinstance(outcome, PoolOutput) else [outcome.logprobs]
         got = [value for row in rows for value in row]
+        if len(got) != len(expected):
+            raise StartRefused(
+                f"a probe of {manifest.model} expects {len(expected)} values and got {len(got)};"
+                " run `rewardd check` again"
+            )
         misses += [abs(a - b) / max(1.0, abs(b)) for a, b in zip(got, expected, strict=True)]
     return max(misses, default=0.0)
 
@@ -108,15 +123,14 @@ def _probe_call(manifest: Manifest, group: Group, response: Response) -> Pool | 
     return Pool("probe", Input(prompt_of(group), steps), "token_classify")
 
 
-async def _missed(engine: TorchEngine, worst: float, allowed: float, probes: str) -> None:
+def _missed(card: EngineCard, worst: float, allowed: float, probes: str) -> None:
     message = (
-        f"{engine.card.model} misses the expected values of its manifest by {worst:.3g}"
-        f" (relative; {allowed:.0e} is allowed in {engine.card.dtype})"
+        f"{card.model} misses the expected values of its manifest by {worst:.3g}"
+        f" (relative; {allowed:.0e} is allowed in {card.dtype})"
     )
     if probes == "warn":
         log.warning(message)
         return
-    await engine.aclose()
     raise StartRefused(f"{message}; run `rewardd check` again if the model was changed on purpose")
 
 

@@ -93,6 +93,8 @@ def count_unique(sequences: Sequence[Tokens]) -> int:
 
 def fit(sequences: Sequence[Tokens], budget: int) -> int:
     """How many sequences, from the first on, stay within `budget` unique tokens; at least one."""
+    if sum(map(len, sequences)) <= budget:
+        return len(sequences)  # the usual case, without a sort
     low, high = 1, len(sequences)
     while low < high:
         middle = (low + high + 1) // 2

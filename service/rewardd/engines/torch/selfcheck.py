@@ -5,6 +5,8 @@ A family is on the list because its packed form was found exact against one-by-o
 changed transformers, an unusual config, a layer that mixes tokens outside its attention.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -51,7 +53,7 @@ def choose_forward(body: Any, causal: bool, max_batch_tokens: int, packing: str)
         reason = "packing is off" if packing == "off" else _objection(body)
     if reason is None:
         return Choice(PackedForward(body, body.config.num_hidden_layers), True)
-    rows = 1 if _rope(body.config) in _LENGTH_BOUND_ROPE else 64
+    rows = 1 if _length_bound_rope(body.config) else 64
     return Choice(PaddedForward(body, max_batch_tokens, rows), False, reason)
 
 
@@ -59,29 +61,50 @@ def _objection(body: Any) -> str | None:
     family = body.config.model_type
     if family not in PACKABLE:
         return f"`{family}` is not on the list of families that can be packed"
-    if _rope(body.config) in _LENGTH_BOUND_ROPE:
-        return f"its rope type `{_rope(body.config)}` depends on the length of the batch"
+    rope = _length_bound_rope(body.config)
+    if rope:
+        return f"its rope type `{rope}` depends on the length of the batch"
     try:
         return _trial(body)
     except Exception as error:
         return f"the trial at load failed: {error}"
 
 
-def _rope(config: Any) -> str | None:
+def _length_bound_rope(config: Any) -> str | None:
+    """The rope type, if its angles depend on the batch; some configs state one a layer type."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    return rope.get("rope_type", rope.get("type"))
+    tables = [rope, *(table for table in rope.values() if isinstance(table, dict))]
+    types = {table.get("rope_type", table.get("type")) for table in tables}
+    return next(iter(types & _LENGTH_BOUND_ROPE), None)
 
 
 def _trial(body: Any) -> str | None:
     """Packed against one by one, in fp32 where the model is small enough to be cast and back."""
     dtype = next(body.parameters()).dtype
-    cast = sum(p.numel() for p in body.parameters()) <= _FP32_LIMIT
+    if sum(p.numel() for p in body.parameters()) <= _FP32_LIMIT:
+        dtype = torch.float32
+        with _in_fp32(body):
+            worst = _difference(body)
+    else:
+        worst = _difference(body)
+    return None if worst <= _TOLERANCE[dtype] else f"packed and single scores differ by {worst:.2g}"
+
+
+@contextmanager
+def _in_fp32(body: nn.Module) -> Iterator[None]:
+    """Cast the parameters, and put the very same tensors back.
+
+    Not `body.to(dtype)`: it would round the buffers too, and rotary frequencies in half precision
+    turn far positions by the wrong angle.
+    """
+    kept = [(parameter, parameter.data) for parameter in body.parameters()]
     try:
-        worst = _difference(body.float() if cast else body)
+        for parameter, data in kept:
+            parameter.data = data.float()
+        yield
     finally:
-        body.to(dtype)
-    allowed = _TOLERANCE[torch.float32 if cast else dtype]
-    return None if worst <= allowed else f"packed and single scores differ by {worst:.2g}"
+        for parameter, data in kept:
+            parameter.data = data
 
 
 def _difference(body: nn.Module) -> float:

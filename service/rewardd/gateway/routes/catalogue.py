@@ -63,4 +63,5 @@ def _method(spec: MethodSpec) -> MethodInfo:
         paper=spec.paper,
         revision=spec.revision,
         params_schema=msgspec.json.schema(spec.params),
+        metrics=list(spec.metrics),
     )
