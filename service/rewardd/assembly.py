@@ -203,7 +203,8 @@ def _manifest(pool: TorchPool, path: Path, data_dir: Path) -> Manifest:
     if (path / "rewardd.json").is_file():
         return read_manifest(path / "rewardd.json")
     found = detect(path)
-    kept = data_dir / "manifests" / f"{found.model.replace('/', '--')}-{found.revision}.json"
+    marks = (found.model.replace("/", "--"), found.revision, found.template_hash or "plain")
+    kept = data_dir / "manifests" / f"{'-'.join(marks)}.json"
     if not kept.is_file():
         log.info("%s is new: computing its expected values with transformers", found.model)
         checked = check_model(path, found)

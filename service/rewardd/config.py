@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -52,7 +52,15 @@ class SandboxPool(Section):
     methods_file: Path | None = None
 
 
-PoolConfig = Annotated[TorchPool | SandboxPool, Field(discriminator="engine")]
+def _engine(pool: Any) -> Any:
+    """Which kind of pool a table is; one that does not say is torch."""
+    return pool.get("engine", "torch") if isinstance(pool, dict) else getattr(pool, "engine", None)
+
+
+PoolConfig = Annotated[
+    Annotated[TorchPool, Tag("torch")] | Annotated[SandboxPool, Tag("sandbox")],
+    Discriminator(_engine),
+]
 
 
 class ModelConfig(Section):

@@ -34,6 +34,9 @@ Ready: TypeAlias = list[tuple[Path, Call[Any]]]
 Outcomes: TypeAlias = list[Output | Failure]
 
 
+GRACE_S = 0.05
+
+
 class ServedModel(msgspec.Struct, frozen=True):
     """A served reward: a method, its roles bound to pools, and its configured parameters."""
 
@@ -139,8 +142,13 @@ async def drive(flow: Flow[T], dispatch: Dispatch, scope: Scope) -> T:
 async def _next(
     running: dict[asyncio.Task[Outcomes], list[Path]], scope: Scope
 ) -> list[tuple[list[Path], Outcomes]]:
-    """What finished next; when the deadline came first, a failure for everything running."""
-    left = None if scope.deadline is None else max(0.0, scope.deadline - time.monotonic())
+    """What finished next; when the deadline came first, a failure for everything running.
+
+    Engines know the deadline, and a moment more lets them hand over what they have by then.
+    """
+    left = None
+    if scope.deadline is not None:
+        left = max(0.0, scope.deadline - time.monotonic()) + GRACE_S
     done, late = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
     if done:
         return [(running.pop(task), task.result()) for task in done]

@@ -119,6 +119,27 @@ def test_any_legal_order_is_right(problem: str, lines: list[str]) -> None:
     assert first_error(parse(problem), lines) is None
 
 
+def test_what_is_expected_goes_along_with_wrong_results_only() -> None:
+    problem = parse("(1 + 2) * (3 + 4)")
+    lines = ["1 + 2 = 5", "3 + 4 = 7", "5 * 7 = 35", "answer: 36", "answer: 35"]
+    assert data.expected(problem, lines) == [
+        ["1 + 2 = 3", "3 + 4 = 7"],
+        ["3 + 4 = 7"],
+        ["5 * 7 = 35"],
+        ["answer: 35"],
+        [],
+    ]
+    assert data.expected(problem, ["2 * 3 = 6", "1 + 6 = 7"])[1] == []
+
+
+def test_a_right_line_is_an_expected_one() -> None:
+    for problem in drawn(500):
+        lines = solve(problem)
+        assert all(
+            line in at for line, at in zip(lines, data.expected(problem, lines), strict=True)
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
@@ -144,6 +165,17 @@ def test_every_corruption_is_wrong_and_every_kind_occurs() -> None:
         assert index is not None
         indices.add(index)
     assert indices >= {0, 1, 2, 3, 4, 5}
+
+
+def test_miscalculated_chains_are_wrong_nowhere_but_in_results() -> None:
+    rng = random.Random(0)
+    for problem in drawn(500):
+        lines = data.miscalculate(problem, rng)
+        asked = [line.partition(" = ")[0] for line in lines[:-1]]
+        expected = data.expected(problem, lines)
+        could_be = [{line.partition(" = ")[0] for line in at} for at in expected]
+        assert all(own in others for own, others in zip(asked, could_be, strict=False))
+        assert lines[-1] in expected[-1]
 
 
 @pytest.mark.parametrize("mistake", sorted(set(data._MISTAKES), key=lambda m: m.__name__))

@@ -1,4 +1,4 @@
-"""Tiny models, built once a session; bodies loaded once, engines opened and closed by each test."""
+"""Tiny models: bodies loaded once a session, engines opened and closed by each test."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from loadtest import tiny_models
 from rewardd.engines.manifest import Manifest
 from rewardd.engines.torch.checkpoint import Checkpoint, load_checkpoint
 from rewardd.engines.torch.detect import detect
@@ -16,19 +15,6 @@ from rewardd.engines.torch.engine import TorchEngine
 from rewardd.engines.torch.opening import open_torch
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The directory of a tiny model by name; not to be written to."""
-    built: dict[str, Path] = {}
-
-    def directory(name: str) -> Path:
-        if name not in built:
-            built[name] = tiny_models.build(name, tmp_path_factory.mktemp(name))
-        return built[name]
-
-    return directory
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -78,7 +79,9 @@ async def queued(batcher: Batcher[int], count: int) -> None:
 
 
 def results(outcomes: Sequence[Output | Failure]) -> list[Any]:
-    return [o.error.code if isinstance(o, Failure) else getattr(o, "result", None) for o in outcomes]
+    return [
+        o.error.code if isinstance(o, Failure) else getattr(o, "result", None) for o in outcomes
+    ]
 
 
 async def occupied(batcher: Batcher[int], device: Device) -> asyncio.Task[list[Output | Failure]]:
@@ -111,9 +114,7 @@ async def test_everything_queued_goes_together(make: Make, device: Device) -> No
     others = [asyncio.create_task(batcher.run([10 * n, 10 * n + 1], NOW)) for n in range(1, 5)]
     await queued(batcher, 8)
     device.release.set()
-    assert [results(await other) for other in others] == [
-        [20 * n, 20 * n + 2] for n in range(1, 5)
-    ]
+    assert [results(await other) for other in others] == [[20 * n, 20 * n + 2] for n in range(1, 5)]
     assert results(await first) == [0]
     assert device.batches == [[0], [10, 11, 20, 21, 30, 31, 40, 41]]
 
@@ -143,9 +144,7 @@ async def test_what_is_not_chosen_goes_with_the_next_batch(make: Make, device: D
     assert device.batches == [[0], [1, 3], [2, 4]]
 
 
-async def test_lower_priority_numbers_go_first_else_by_arrival(
-    make: Make, device: Device
-) -> None:
+async def test_lower_priority_numbers_go_first_else_by_arrival(make: Make, device: Device) -> None:
     batcher = make(lambda jobs: [0])
     first = await occupied(batcher, device)
     tasks = []
@@ -174,6 +173,28 @@ class TestDropping:
         assert results(await patient) == [4]
         await first
         assert device.batches == [[0], [2]]
+
+    async def test_at_the_deadline_what_is_there_is_answered(
+        self, make: Make, device: Device
+    ) -> None:
+        """The second batch is on the device when the time is up."""
+        batcher = make(lambda jobs: [0])
+        compute = device.compute
+
+        def hang_on_two(jobs: Sequence[int], waited: Sequence[float]) -> list[Output | Failure]:
+            if jobs == [2]:
+                device.release.clear()
+            return compute(jobs, waited)
+
+        batcher._compute = hang_on_two
+        scope = Scope(deadline=time.monotonic() + 0.2)
+        async with asyncio.timeout(PATIENCE_S):
+            outcomes = await batcher.run([1, 2, 3], scope)
+        late = "deadline_exceeded"
+        assert results(outcomes) == [2, late, late]
+        device.release.set()
+        assert results(await batcher.run([4], NOW)) == [8]
+        assert [3] not in device.batches
 
     async def test_a_caller_who_left(self, make: Make, device: Device) -> None:
         batcher = make()
@@ -218,6 +239,30 @@ class TestFailing:
         (outcome,) = await make().run([1], NOW)
         assert isinstance(outcome, Failure)
         assert outcome.error.message == "ValueError: bad job"
+
+    async def test_a_failed_batch_is_freed_before_the_next_try(self) -> None:
+        """Its traceback would hold its tensors, and running out of memory would repeat itself."""
+
+        class Tensor:
+            pass
+
+        alive: list[weakref.ref[Tensor]] = []
+        freed: list[bool] = []
+
+        def compute(jobs: Sequence[int], waited: Sequence[float]) -> list[Output | Failure]:
+            freed.append(all(ref() is None for ref in alive))
+            tensor = Tensor()
+            alive.append(weakref.ref(tensor))
+            if len(jobs) > 1:
+                raise MemoryError("too much")
+            return [ExecuteOutput(result=job) for job in jobs]
+
+        batcher = Batcher("memory", lambda jobs: range(len(jobs)), compute)
+        try:
+            assert results(await batcher.run([1, 2, 3, 4], NOW)) == [1, 2, 3, 4]
+        finally:
+            batcher.close()
+        assert freed == [True] * 7
 
     async def test_errors_of_ours_keep_their_code(self, make: Make, device: Device) -> None:
         device.bad, device.error = {1}, InvalidRequest("no", path="$.x")
@@ -283,7 +328,7 @@ class TestClosing:
         second = asyncio.create_task(batcher.run([1, 2], NOW))
         await queued(batcher, 2)
         closing = asyncio.create_task(asyncio.to_thread(batcher.close))
-        while not batcher._closed:  # noqa: ASYNC110 - a flag of another thread
+        while not batcher._closed:
             await asyncio.sleep(0)
         device.release.set()
         await closing

@@ -1,5 +1,6 @@
 """Packed and padded forwards give what each sequence gives on its own."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -100,7 +101,9 @@ def test_computed_tokens_are_unique_ones_when_packed_and_whole_sequences_when_pa
     loaded: Loaded,
 ) -> None:
     unique = {
-        tuple(read.tokens.ids.tolist()[: n + 1]) for read in reads() for n in range(len(read.tokens))
+        tuple(read.tokens.ids.tolist()[: n + 1])
+        for read in reads()
+        for n in range(len(read.tokens))
     }
     whole = {tuple(read.tokens.ids.tolist()) for read in reads()}
     assert sum(s.computed for s in packed(loaded("qwen3"))(reads())) == len(unique)
@@ -123,6 +126,25 @@ def test_batches_stay_within_the_padded_budget(
     assert all(rows * width <= 120 or rows == 1 for rows, width in seen)
     assert max(rows for rows, _ in seen) > 1
     assert all(rows <= 3 for rows, _ in seen)
+
+
+def test_padded_batches_are_let_go_once_read(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole states of all sequences at once would not fit, where only a few positions are read."""
+    forward = PaddedForward(loaded("qwen3").body, max_rows=1)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    compute = forward._hidden
+
+    def watched(batch: list[Tokens]) -> list[torch.Tensor]:
+        assert sum(ref() is not None for ref in alive) <= 1
+        (hidden,) = compute(batch)
+        alive.append(weakref.ref(hidden))
+        return [hidden]
+
+    monkeypatch.setattr(forward, "_hidden", watched)
+    forward(reads())
+    assert len(alive) > 4
 
 
 def test_one_body_may_be_packed_and_padded_in_turn(loaded: Loaded) -> None:
@@ -163,4 +185,4 @@ def test_a_tensor_that_attention_does_not_know_reaches_it(
     monkeypatch.setattr(type(body), "forward", with_bias)
     with pytest.raises(Unpackable, match="position_bias"):
         PackedForward(body, body.config.num_hidden_layers)(reads())
-    assert attention.NAME == body.config._attn_implementation
+    assert body.config._attn_implementation == attention.NAME

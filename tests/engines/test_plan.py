@@ -1,7 +1,7 @@
 """The tree plan: each unique token laid out once, and each sequence found again in it."""
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_a_segment_follows_its_parent_and_sees_only_its_own_prefix(
     for segment in plan.segments:
         path = segment.path()
         assert path[0].depth == 0
-        for above, below in zip(path, path[1:], strict=False):
+        for above, below in pairwise(path):
             assert below.depth == above.depth + above.length
         ids = chain.from_iterable(plan.token_ids[one.start :][: one.length] for one in path)
         assert tuple(int(token) for token in ids) in nodes
@@ -167,7 +167,8 @@ def test_large_ids_sort_by_value_not_by_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "length"), [([], [], 0), ([1], [], 0), ([1, 2], [1, 2], 2), ([1, 2], [1, 3], 1)]
+    ("one", "other", "length"),
+    [([], [], 0), ([1], [], 0), ([1, 2], [1, 2], 2), ([1, 2], [1, 3], 1)],
 )
 def test_shared_prefix(one: list[int], other: list[int], length: int) -> None:
     assert shared_prefix(np.array(one, dtype=np.int64), np.array(other, dtype=np.int64)) == length

@@ -25,7 +25,7 @@ from rewardd.errors import (
 from rewardd_types import Message
 
 Tiny = Callable[[str], Path]
-BOS, STEP, EXTRA, START, END = 1, 5, 6, 7, 8
+BOS, STEP, END = 1, 5, 8  # ids of the tiny tokenizers; bytes come after END
 USER = [Message("user", "What is 2 + 2? 🙂")]
 TURNS = [
     Message("system", "Be brief."),
@@ -33,7 +33,14 @@ TURNS = [
     Message("assistant", "4"),
     Message("user", "Sûr?"),
 ]
-REPLIES = ["Four.", "天真的咖啡馆 ☕", "a\nb\n", "<think>\nhm\n</think>\n\n4", "e\u0301 | 👨‍👩‍👧", "user"]
+REPLIES = [
+    "Four.",
+    "天真的咖啡馆 ☕",
+    "a\nb\n",
+    "<think>\nhm\n</think>\n\n4",
+    "e\u0301 | 👨‍👩‍👧",
+    "user",
+]
 
 TRIMMING = TEMPLATES["chat"].replace("message['content']", "message['content'] | trim")
 SHOUTING = TEMPLATES["chat"].replace("message['content']", "message['content'] | upper")
@@ -223,9 +230,7 @@ class TestReplySpan:
         assert after == "<|im_end|>"
 
     @pytest.mark.parametrize("template", [SHOUTING, HIDING])
-    def test_a_template_that_rewrites_leaves_it_unknown(
-        self, renderer: Of, template: str
-    ) -> None:
+    def test_a_template_that_rewrites_leaves_it_unknown(self, renderer: Of, template: str) -> None:
         found = renderer("qwen3", chat_template=template)
         assert render(found, chat(USER, "It is four.")).reply is None
 
@@ -257,9 +262,7 @@ class TestSteps:
         assert reply_text(found, rendered) == "".join(step + tag.token for step in steps)
 
     @pytest.mark.parametrize("literal", ["<step>", "<extra_0>", "a<step>b", "<|im_end|>", "<bos>"])
-    def test_a_special_token_written_in_a_step_stays_text(
-        self, renderer: Of, literal: str
-    ) -> None:
+    def test_a_special_token_written_in_a_step_stays_text(self, renderer: Of, literal: str) -> None:
         """Trap T7: whoever writes the tag would otherwise add a step, or end the reply."""
         found = renderer("qwen3_tokens")
         rendered = render(found, Input(Prompt(text="?"), Reply(steps=[literal, "b"])))
@@ -268,9 +271,7 @@ class TestSteps:
         assert min(inside) > END
         assert found.decode(inside) == literal
 
-    def test_a_tag_written_in_the_prompt_is_that_token_and_is_not_read(
-        self, renderer: Of
-    ) -> None:
+    def test_a_tag_written_in_the_prompt_is_that_token_and_is_not_read(self, renderer: Of) -> None:
         """As transformers reads it; a template's own marks are spelled the same way, so the
         rendered text cannot tell them apart. The positions read are ours, so no step is added."""
         found = renderer("qwen3_tokens")
@@ -281,10 +282,8 @@ class TestSteps:
     def test_an_empty_step_has_its_tag(self, renderer: Of) -> None:
         found = renderer("qwen3_tokens")
         rendered = render(found, Input(Prompt(text="?"), Reply(steps=["a", "", "b"])))
-        assert [later - earlier for earlier, later in zip(rendered.tags, rendered.tags[1:])] == [
-            1,
-            2,
-        ]  # fmt: skip
+        start = (rendered.reply or (0, 0))[0]
+        assert rendered.tags == [start + 1, start + 2, start + 4]
 
     def test_a_model_without_a_tag_reads_no_steps(self, renderer: Of) -> None:
         with pytest.raises(UnsupportedCall, match="no step tag"):
@@ -318,7 +317,9 @@ class TestMerges:
             initial_alphabet=alphabet,
             show_progress=False,
         )
-        tokenizer.train_from_iterator(["so the answer is four\n\n so. Then the next ones"] * 9, trainer)
+        tokenizer.train_from_iterator(
+            ["so the answer is four\n\n so. Then the next ones"] * 9, trainer
+        )
         tokenizer.add_special_tokens([AddedToken("<step>", special=True)])
         PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, bos_token="<bos>", unk_token="<unk>"

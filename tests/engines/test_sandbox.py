@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from rewardd.core.calls import Execute, ExecuteOutput, Failure, Output, Pool, Scope
-from rewardd.engines.sandbox import SandboxEngine
+from rewardd.engines.sandbox import SandboxEngine, _Turns
 from rewardd.errors import EngineUnavailable, StartRefused
 
 pytestmark = pytest.mark.anyio
@@ -365,3 +365,32 @@ async def test_a_receipt_can_name_the_file(rewards: Path) -> None:
     assert (card.engine, card.model, len(card.revision)) == ("sandbox", "rewards.py", 12)
     with pytest.raises(StartRefused, match="no methods file"):
         SandboxEngine(methods_file=rewards.parent / "absent.py")
+
+
+async def test_turns_come_in_order_and_those_who_leave_lose_none() -> None:
+    turns = _Turns(1)
+    assert await turns.take(None) == 0
+    waiting = [asyncio.ensure_future(turns.take(wanted)) for wanted in (None, 0, None)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    assert len(turns._waiting) == 2
+    turns.give(0)
+    assert await waiting[1] == 0
+    turns.give(0)
+    waiting[2].cancel()  # in the tick in which it was given the slot
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await asyncio.wait_for(turns.take(0), timeout=10) == 0
+
+
+async def test_a_turn_for_one_slot_waits_for_that_slot() -> None:
+    turns = _Turns(2)
+    assert {await turns.take(None), await turns.take(None)} == {0, 1}
+    wanted = asyncio.ensure_future(turns.take(1))
+    await asyncio.sleep(0)
+    turns.give(0)
+    await asyncio.sleep(0)
+    assert not wanted.done()
+    turns.give(1)
+    assert await wanted == 1
+    assert await turns.take(None) == 0

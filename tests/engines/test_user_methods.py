@@ -195,7 +195,7 @@ async def test_a_failed_call_is_raised_inside_the_generator_as_what_it_was(path:
 
 
 async def test_params_are_checked_where_their_type_is(path: Path) -> None:
-    result, length = await reward(path, GENERATOR, group_of("a"), {"repeats": 4})
+    _, length = await reward(path, GENERATOR, group_of("a"), {"repeats": 4})
     assert length.batches == [4, 1]
     refused, _ = await reward(path, GENERATOR, group_of("a"), {"repeats": 5})
     assert refused.rewards[0].error is not None

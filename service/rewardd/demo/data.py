@@ -231,12 +231,44 @@ def first_error(problem: Problem, lines: Sequence[str]) -> int | None:
     return None
 
 
-def _after(states: Sequence[Node], line: str) -> list[Node]:
-    """Return the expressions that a right step leads to; empty when the step is wrong."""
+def expected(problem: Problem, lines: Sequence[str]) -> list[list[str]]:
+    """Return for each line the lines that would do at its place.
+
+    A wrong result is gone along with: what follows from it is expected after it. A line that is
+    wrong in another way leaves the problem, and nothing is expected after it (empty lists).
+    """
+    states: list[Node] = [problem.root]
+    found: list[list[str]] = []
+    for line in lines:
+        found.append(list(dict.fromkeys(next for state in states for next in _nexts(state))))
+        states = _after(states, line, exact=False)
+    return found
+
+
+def _nexts(state: Node) -> Iterator[str]:
+    """Yield the right steps from one expression."""
+    if isinstance(state, int):
+        if state >= 0:
+            yield f"{ANSWER}{state}"
+        return
+    if isinstance(state.left, int) and isinstance(state.right, int):
+        result = apply(state.left, state.sign, state.right)
+        yield str(Step(state.left, state.sign, state.right, result))
+        return
+    for operand in (state.left, state.right):
+        if isinstance(operand, Operation):
+            yield from _nexts(operand)
+
+
+def _after(states: Sequence[Node], line: str, exact: bool = True) -> list[Node]:
+    """Return the expressions that a step leads to, empty when it is wrong.
+
+    With `exact` false an operation of the expression is gone along with though miscalculated.
+    """
     if match := _STEP.fullmatch(line):
         left, sign, right, result = match.groups()
         step = Step(int(left), cast(Sign, sign), int(right), int(result))
-        if apply(*step[:3]) != step.result:
+        if exact and apply(*step[:3]) != step.result:
             return []
         return list(dict.fromkeys(new for state in states for new in _reduced(state, step)))
     match = _ANSWER.fullmatch(line)
@@ -263,7 +295,14 @@ def extract_answer(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
-# Corrupting chains, to train on mistakes that sampling rarely makes
+# Corrupting chains, to train on more mistakes than sampling makes
+
+
+def miscalculate(problem: Problem, rng: random.Random) -> list[str]:
+    """Return a chain in which every result is wrong with probability one half, each followed."""
+    return _write(
+        problem.root, lambda _, step: _wrong_result(step, rng) if rng.random() < 0.5 else step
+    )
 
 
 def corrupt(problem: Problem, rng: random.Random) -> list[str]:

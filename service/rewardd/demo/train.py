@@ -34,7 +34,6 @@ from rewardd.demo.train_examples import (
     Form,
     batches,
     right_chain,
-    wrong_chain,
 )
 from rewardd.demo.train_loop import Schedule, fit, judging_loss, writing_loss
 from rewardd.demo.train_models import Judge, Writer
@@ -145,15 +144,20 @@ def sampled_chains(generator: Path, seed: int, fast: Tokenizer) -> list[Chain]:
 
 
 def judged_chains(seed: int, samples: Sequence[Chain]) -> Iterator[Chain]:
-    """Yield chains to judge without end: 60 % sampled, 25 % corrupted, 15 % reference solutions."""
+    """Yield chains to judge without end: half sampled, the rest corrupted or right."""
     rng = random.Random(seed)
     while True:
         kind = rng.random()
-        if kind < 0.60:
+        if kind < 0.50:
             yield rng.choice(samples)
             continue
         problem = data.generate(rng)
-        yield wrong_chain(problem, rng) if kind < 0.85 else right_chain(problem)
+        if kind < 0.75:
+            yield Chain(problem, tuple(data.miscalculate(problem, rng)))
+        elif kind < 0.90:
+            yield Chain(problem, tuple(data.corrupt(problem, rng)))
+        else:
+            yield right_chain(problem)
 
 
 # The imperfect generator
@@ -195,7 +199,7 @@ class EarlyCapture:
     def _probability(self, batch: Batch) -> float:
         """Return the mean probability with which the average writes a batch's solutions."""
         written = batch.targets != IGNORE
-        logits = self.average(batch.ids, written)
+        logits, _ = self.average(batch.ids, written)
         surprise = torch.zeros(batch.ids.shape)
         surprise[written] = cross_entropy(logits, batch.targets[written], reduction="none")
         return (-surprise.sum(1)).exp().mean().item()

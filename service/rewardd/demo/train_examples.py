@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Literal
+from itertools import islice, takewhile
+from typing import Literal, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
@@ -45,14 +45,13 @@ class Batch:
     """The next token, where it is to be learnt; else IGNORE."""
     labels: Tensor
     """1 right or 0 wrong, where the model judges; else IGNORE."""
+    tokens: Tensor
+    """1 where a token could be expected there, 0 where it is the first of its line that could not,
+    else IGNORE (`data.expected`)."""
 
 
 def right_chain(problem: Problem) -> Chain:
     return Chain(problem, tuple(data.solve(problem)))
-
-
-def wrong_chain(problem: Problem, rng: random.Random) -> Chain:
-    return Chain(problem, tuple(data.corrupt(problem, rng)))
 
 
 def prompt_text(problem: Problem) -> str:
@@ -71,39 +70,74 @@ def batches(
     stream = iter(chains)
     rng = random.Random(0)
     while block := list(islice(stream, rows * window)):
-        ordered = sorted(sequences(block, form, fast), key=lambda sequence: len(sequence[0]))
+        ordered = sorted(sequences(block, form, fast), key=lambda row: len(row.ids))
         cuts = [ordered[at : at + rows] for at in range(0, len(ordered), rows)]
         rng.shuffle(cuts)
         yield from map(stack, cuts)
 
 
-_Sequence = tuple[list[int], list[int], list[int]]
+class Row(NamedTuple):
+    """One row of a batch: the fields of `Batch` for one chain."""
+
+    ids: list[int]
+    targets: list[int]
+    labels: list[int]
+    tokens: list[int]
 
 
-def sequences(chains: Sequence[Chain], form: Form, fast: Tokenizer) -> list[_Sequence]:
-    """Return ids, targets and labels of each chain."""
+def sequences(chains: Sequence[Chain], form: Form, fast: Tokenizer) -> list[Row]:
+    """Return a row for each chain."""
     prompts = encode([prompt_text(chain.problem) for chain in chains], fast)
+    expected = [data.expected(chain.problem, chain.lines) for chain in chains]
     lines = iter(encode([line for chain in chains for line in chain.lines], fast))
-    return [
-        _sequence(chain, prompt, list(islice(lines, len(chain.lines))), form)
-        for chain, prompt in zip(chains, prompts, strict=True)
-    ]
+    others = iter(encode([line for chain in expected for at in chain for line in at], fast))
+    rows = []
+    for chain, prompt, wanted in zip(chains, prompts, expected, strict=True):
+        own = list(islice(lines, len(chain.lines)))
+        could_be = [list(islice(others, len(at))) for at in wanted]
+        rows.append(_row(chain, prompt, own, could_be, form))
+    return rows
 
 
-def _sequence(chain: Chain, prompt: list[int], lines: list[list[int]], form: Form) -> _Sequence:
+def _row(
+    chain: Chain,
+    prompt: list[int],
+    lines: list[list[int]],
+    expected: list[list[list[int]]],
+    form: Form,
+) -> Row:
+    """Join prompt and tokenised lines; `expected` are the tokenised lines that would do."""
     wrong = data.first_error(chain.problem, chain.lines)
-    right = data.extract_answer("\n".join(chain.lines)) == chain.problem.answer
+    answered = data.extract_answer("\n".join(chain.lines)) == chain.problem.answer
     first = len(lines) if wrong is None else wrong
-    ids, learnt, labels = list(prompt), [False] * len(prompt), [IGNORE] * len(prompt)
-    for index, line in enumerate(lines):
+    ids = list(prompt)
+    labels, tokens = [IGNORE] * len(prompt), [IGNORE] * len(prompt)
+    for index, (line, could_be) in enumerate(zip(lines, expected, strict=True)):
         last = index == len(lines) - 1
         ids += [*line, separator(form, last)]
-        learnt += [index < first] * (len(line) + 1)
-        labels += [IGNORE] * len(line)
         # `<end>` answers for the outcome; every other separator for the steps up to it.
-        labels.append(int(right if form == "chat" and last else index < first))
-    targets = [id if keep else IGNORE for id, keep in zip(ids[1:], learnt[1:], strict=True)]
-    return ids, [*targets, IGNORE], labels
+        verdict = answered if form == "chat" and last else index < first
+        labels += [*[IGNORE] * len(line), int(verdict)]
+        tokens += _token_labels(line, could_be)
+    written = [id if token == 1 else IGNORE for id, token in zip(ids, tokens, strict=True)]
+    return Row(ids, [*written[1:], IGNORE], labels, tokens)
+
+
+def _token_labels(line: list[int], expected: list[list[int]]) -> list[int]:
+    """Return a label for each token of a line and its separator (fields of `Batch`)."""
+    if not expected:
+        return [IGNORE] * (len(line) + 1)
+    right = max(_num_common(other, line) for other in expected)
+    if right == len(line):
+        return [1] * (right + 1)
+    # Only a wrong result can be gone along with; it stands last, and its separator is right.
+    rest = [IGNORE] * (len(line) - right - 1)
+    return [*[1] * right, 0, *rest, IGNORE if rest else 1]
+
+
+def _num_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the length of the common beginning."""
+    return sum(takewhile(bool, (a == b for a, b in zip(one, other, strict=False))))
 
 
 def separator(form: Form, last: bool) -> int:
@@ -113,10 +147,13 @@ def separator(form: Form, last: bool) -> int:
     return _IDS[tokenizer.END if last else NEWLINE]
 
 
-def stack(rows: Sequence[_Sequence]) -> Batch:
-    length = max(len(ids) for ids, _, _ in rows)
-    ids, targets, labels = (
-        torch.tensor([row + [fill] * (length - len(row)) for row in column])
-        for column, fill in zip(zip(*rows, strict=True), (0, IGNORE, IGNORE), strict=True)
+def stack(rows: Sequence[Row]) -> Batch:
+    """Pad rows to one length."""
+    length = max(len(row.ids) for row in rows)
+    fills = (_IDS[tokenizer.PAD], IGNORE, IGNORE, IGNORE)
+    return Batch(
+        *(
+            torch.tensor([row + [fill] * (length - len(row)) for row in column])
+            for column, fill in zip(zip(*rows, strict=True), fills, strict=True)
+        )
     )
-    return Batch(ids, targets, labels)

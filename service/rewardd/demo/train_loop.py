@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from rewardd.demo.train_examples import IGNORE, Batch
 from rewardd.demo.train_models import Judge, Writer
 
-LANGUAGE_WEIGHT = 0.3
+LANGUAGE_WEIGHT, OWN_WEIGHT = 0.3, 0.1
 
 Loss = Callable[[Batch], Tensor]
 
@@ -82,25 +82,40 @@ def _optimizers(module: nn.Module, schedule: Schedule) -> list[torch.optim.Optim
 
 
 def writing_loss(writer: Writer) -> Loss:
-    """Return next-token loss on the replies' right lines."""
+    """Return the loss of the lower storeys alone."""
 
     def loss(batch: Batch) -> Tensor:
-        written = batch.targets != IGNORE
-        return cross_entropy(writer(batch.ids, written), batch.targets[written])
+        return _language_loss(*writer(batch.ids, batch.targets != IGNORE), batch)
 
     return loss
+
+
+def _language_loss(next_token: Tensor, own_token: Tensor, batch: Batch) -> Tensor:
+    """Return next-token loss, and a share of own-token loss, where a next token is to be learnt."""
+    written = batch.targets != IGNORE
+    next_loss = cross_entropy(next_token, batch.targets[written])
+    return next_loss + OWN_WEIGHT * cross_entropy(own_token, batch.ids[written])
 
 
 def judging_loss(judge: Judge) -> Loss:
-    """Return label loss at the judged positions plus a share of the lower layers' writing loss."""
+    """Return label loss at the judged positions plus what keeps the lower storeys at their duty."""
 
     def loss(batch: Batch) -> Tensor:
-        written, judged = batch.targets != IGNORE, batch.labels != IGNORE
-        language, verdicts = judge(batch.ids, written, judged)
-        writing = cross_entropy(language, batch.targets[written])
-        return _label_loss(verdicts, batch.labels[judged]) + LANGUAGE_WEIGHT * writing
+        written, compared = batch.targets != IGNORE, batch.tokens != IGNORE
+        judged = batch.labels != IGNORE
+        said = judge(batch.ids, written, compared, judged)
+        writing = _language_loss(*said.language, batch)
+        comparing = _balanced(said.tokens, batch.tokens[compared])
+        judging = _label_loss(said.labels, batch.labels[judged])
+        return judging + comparing + LANGUAGE_WEIGHT * writing
 
     return loss
+
+
+def _balanced(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return binary loss with right and wrong tokens [n] at equal weight: few tokens are wrong."""
+    losses = binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+    return torch.stack([losses[labels == label].mean() for label in (0, 1)]).mean()
 
 
 def _label_loss(verdicts: Tensor, labels: Tensor) -> Tensor:

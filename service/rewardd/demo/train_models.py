@@ -1,10 +1,10 @@
 """The three architectures: how they are built, grown and saved.
 
 A body first learns to write solutions with `LANGUAGE_LAYERS` layers. A reward model is that body
-with `JUDGE_LAYERS` more on top: the lower layers keep predicting what a right line says (their
-language loss stays on while judging is learnt), so the upper ones only have to compare it with what
-stands there. Trained at full depth at once, the arithmetic fills all layers and none is left to
-compare.
+with two more on top, and while it learns, every storey keeps a duty of its own: the lower layers
+go on predicting what a right line says, the first fresh one tells at each token whether it is one
+that was to be expected, and the last gathers that into a verdict. Left to find this by itself, a
+model of this size spends its layers on arithmetic and hardly learns to compare.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -44,7 +44,7 @@ def config(family: Family, num_layers: int) -> Any:
         head_dim=32,
         max_position_embeddings=tokenizer.MAX_TOKENS,
         rope_theta=10_000.0,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         pad_token_id=ids[tokenizer.PAD],
         bos_token_id=None,
         eos_token_id=ids[tokenizer.END],
@@ -53,17 +53,39 @@ def config(family: Family, num_layers: int) -> Any:
 
 
 class Writer(nn.Module):
-    """A body that writes: next-token logits through its tied embedding."""
+    """A body that writes, through an output matrix of its own.
+
+    Tied to the embedding it would have to erase what token it stands on, which judges must know.
+    """
 
     def __init__(self, family: Family) -> None:
         super().__init__()
         self.family = family
         self.body = _MODELS[family](config(family, LANGUAGE_LAYERS))
+        self.lm_head = nn.Linear(HIDDEN, self.body.config.vocab_size, bias=False)
+        # Only while training: keeps the token a position stands on readable at the top.
+        self.own_head = nn.Linear(HIDDEN, self.body.config.vocab_size, bias=False)
+        for head in (self.lm_head, self.own_head):
+            nn.init.normal_(head.weight, std=0.02)
 
-    def forward(self, ids: Tensor, written: Tensor) -> Tensor:
-        """Return logits [written, vocabulary]; `ids` and the mask `written` are [rows, length]."""
-        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-        return nn.functional.linear(hidden[written], self.body.embed_tokens.weight)
+    def forward(self, ids: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of next and own token [written, vocabulary].
+
+        `ids` and the mask `written` are [rows, length].
+        """
+        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state[written]
+        return self.lm_head(hidden), self.own_head(hidden)
+
+
+class Verdicts(NamedTuple):
+    """What the storeys of a judge say, each at the positions where it is asked."""
+
+    language: tuple[Tensor, Tensor]
+    """Logits of next and own token [written, vocabulary]."""
+    tokens: Tensor
+    """Logit that a token is right [compared]."""
+    labels: Tensor
+    """Head outputs [judged, labels]."""
 
 
 class Judge(nn.Module):
@@ -73,16 +95,22 @@ class Judge(nn.Module):
         super().__init__()
         self.family = writer.family
         self.body = _grown(writer)
-        # Reads the lower layers while training; not part of the saved model.
-        self.language_norm = copy.deepcopy(writer.body.norm)
         self.score = head
+        # These read the lower storeys while training and are not saved.
+        self.language_norm = copy.deepcopy(writer.body.norm)
+        self.lm_head, self.own_head = writer.lm_head, writer.own_head
+        self.token_score = nn.Sequential(nn.RMSNorm(HIDDEN), nn.Linear(HIDDEN, 1))
 
-    def forward(self, ids: Tensor, written: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
-        """Return language logits [written, vocabulary] and head outputs [judged, labels]."""
+    def forward(self, ids: Tensor, written: Tensor, compared: Tensor, judged: Tensor) -> Verdicts:
+        """Read `ids` [rows, length]; the other three are masks of that shape."""
         output = self.body(input_ids=ids, use_cache=False, output_hidden_states=True)
         lower = self.language_norm(output.hidden_states[LANGUAGE_LAYERS][written])
-        language = nn.functional.linear(lower, self.body.embed_tokens.weight)
-        return language, self.score(output.last_hidden_state[judged])
+        middle = output.hidden_states[LANGUAGE_LAYERS + 1][compared]
+        return Verdicts(
+            (self.lm_head(lower), self.own_head(lower)),
+            self.token_score(middle)[:, 0],
+            self.score(output.last_hidden_state[judged]),
+        )
 
 
 def outcome_head() -> nn.Module:
@@ -106,9 +134,10 @@ def _grown(writer: Writer) -> Any:
 
 
 def save_writer(writer: Writer, directory: Path) -> None:
-    """Write the generator as `Qwen3ForCausalLM` (the output matrix is the tied embedding)."""
+    """Write the generator as `Qwen3ForCausalLM`."""
     shape = config(writer.family, LANGUAGE_LAYERS)
-    _save(directory, "Qwen3ForCausalLM", shape, _named("model.", writer.body))
+    weights = {**_named("model.", writer.body), **_named("lm_head.", writer.lm_head)}
+    _save(directory, "Qwen3ForCausalLM", shape, weights)
 
 
 def save_judge(judge: Judge, architecture: str, num_labels: int, directory: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +20,8 @@ from rewardd.errors import DeadlineExceeded, EngineError, EngineUnavailable, Rew
 log = logging.getLogger(__name__)
 
 J = TypeVar("J")
+
+_LATE = Failure(DeadlineExceeded("the deadline passed before the call was computed").info)
 
 
 class Ticket:
@@ -87,7 +90,10 @@ class Batcher(Generic[J]):
         self._thread.start()
 
     async def run(self, jobs: Sequence[J | Failure], scope: Scope) -> list[Output | Failure]:
-        """Queue the jobs and wait for all outcomes; a Failure among them is its own outcome."""
+        """Queue the jobs and wait for all outcomes; a Failure among them is its own outcome.
+
+        At the deadline it answers with what is there, and the rest fails as late.
+        """
         ticket = Ticket(len(jobs))
         ready = [(slot, job) for slot, job in enumerate(jobs) if isinstance(job, Failure)]
         work = [
@@ -100,10 +106,10 @@ class Batcher(Generic[J]):
         self._enqueue(work)
         try:
             if jobs:
-                await ticket.done
+                await _settled(ticket, scope.deadline)
         finally:
             ticket.cancelled = True
-        return [outcome for outcome in ticket.outcomes if outcome is not None]
+        return [_LATE if outcome is None else outcome for outcome in ticket.outcomes]
 
     def close(self) -> None:
         """Stop after the running batch; what is queued fails as unavailable."""
@@ -157,9 +163,8 @@ class Batcher(Generic[J]):
             return queue[:1]
 
     def _drop(self) -> None:
-        expired = Failure(DeadlineExceeded("the deadline passed while the call was queued").info)
         wanted = [work for work in self._queue if work.wanted]
-        _deliver([(work, expired) for work in wanted if work.late])
+        _deliver([(work, _LATE) for work in wanted if work.late])
         self._queue = [work for work in wanted if not work.late]
 
     def _execute(self, batch: list[Work[J]]) -> None:
@@ -170,7 +175,9 @@ class Batcher(Generic[J]):
             _deliver(list(zip(batch, outcomes, strict=True)))
             return
         except BaseException as error:  # a thread has nobody above it to catch what is left
-            log.warning("a batch of %d failed: %s: %s", len(batch), type(error).__name__, error)
+            log.warning(
+                "a batch of %d failed: %s: %s", len(batch), type(error).__name__, str(error)
+            )
             failure = _failure(error)
         # Outside of the handler: its traceback would keep the failed batch's tensors in memory.
         if len(batch) == 1:
@@ -179,6 +186,14 @@ class Batcher(Generic[J]):
         half = len(batch) // 2
         self._execute(batch[:half])
         self._execute(batch[half:])
+
+
+async def _settled(ticket: Ticket, deadline: float | None) -> None:
+    """Until every outcome is there, or the deadline."""
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    with suppress(TimeoutError):
+        async with asyncio.timeout(left):
+            await ticket.done
 
 
 def _failure(error: BaseException) -> Failure:

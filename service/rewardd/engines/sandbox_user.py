@@ -118,7 +118,7 @@ def _import(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # `@reward_method` looks the module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StartRefused(f"{path}: {type(error).__name__}: {error}") from error
     return module
 

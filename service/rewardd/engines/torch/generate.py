@@ -149,7 +149,8 @@ def _draw(
     """Choose one token a row by inverting the cumulative distribution at the row's uniform."""
     temperature = torch.tensor([one.temperature for one in wanted], device=logits.device)
     greedy = temperature == 0
-    scaled = logits / temperature.masked_fill(greedy, 1.0)[:, None]
+    shifted = logits - logits.amax(dim=-1, keepdim=True)  # or a tiny temperature overflows to ties
+    scaled = shifted / temperature.masked_fill(greedy, 1.0)[:, None]
     probabilities, order = torch.softmax(scaled.nan_to_num(), dim=-1).sort(dim=-1, descending=True)
     top_p = torch.tensor([one.top_p for one in wanted], device=logits.device)
     cumulative = probabilities.double().cumsum(dim=-1)

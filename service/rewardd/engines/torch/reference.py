@@ -124,10 +124,12 @@ class Reference:
         if response.messages is not None:
             return "", self._template([*messages, *response.messages]), ""
         marked = self._template([*messages, Message("assistant", _MARK)])
-        before, found, after = marked.partition(_MARK)
-        if not found:  # a template that hides or splits the reply
-            return "", self._template([*messages, Message("assistant", reply)]), ""
-        return before, reply, after
+        before, _, after = marked.partition(_MARK)
+        whole = self._template([*messages, Message("assistant", reply)])
+        for words in (reply, reply.strip()):  # many templates trim
+            if before + words + after == whole:
+                return before, words, after
+        return "", whole, ""  # a template that hides, splits or changes the reply
 
     def _template(self, messages: list[Message], *, ask: bool = False) -> str:
         text: str = self._tokenizer.apply_chat_template(

@@ -1,7 +1,7 @@
 """Self-certainty: how far a policy's predictions are from knowing nothing.
 
 The mean KL divergence of the uniform distribution from the policy's next-token distribution over
-the n reply tokens, with vocabulary size V (arXiv:2502.18581, equation 6):
+the n reply tokens, with vocabulary size V (arXiv:2502.18581):
 
     SC = -(1 / (n V)) sum_t sum_v log(V p(v | x, y_<t)) = (1 / n) sum_t (-mean_v log p_tv - log V)
 
