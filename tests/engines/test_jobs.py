@@ -8,6 +8,7 @@ import pytest
 from rewardd.core.calls import Generate, Input, Logprobs, Pool, Prompt, Reply
 from rewardd.engines.rendering import Rendered
 from rewardd.engines.torch.jobs import (
+    CACHED,
     MAX_READS,
     MAX_ROWS,
     GenerateJob,
@@ -134,7 +135,13 @@ class TestChoose:
 
     def test_samples_by_rows(self) -> None:
         jobs: list[Job] = [sample(1)] * (MAX_ROWS + 5)
-        assert choose(jobs, 1) == list(range(MAX_ROWS))
+        assert choose(jobs, 16_384) == list(range(MAX_ROWS))
+
+    def test_samples_by_the_cache_they_fill(self) -> None:
+        width = len(sample(1).rendered.token_ids) + sample(1).sampling.max_tokens
+        assert choose([sample(1)] * 10, width) == list(range(CACHED))
+        assert choose([sample(1)] * 10, 1) != []
+        assert choose([sample(1)], 0) == [0]
 
     def test_the_number_of_sequences_is_bounded(self) -> None:
         jobs: list[Job] = [read(1)] * (MAX_READS + 5)

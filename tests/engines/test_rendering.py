@@ -185,13 +185,15 @@ class TestBos:
 
 
 class TestReplySpan:
+    """For causal LMs; nobody asks a classifier where the reply stands."""
+
     @pytest.mark.parametrize("name", ["qwen3", "llama"])
     @pytest.mark.parametrize("reply", [*REPLIES, "  padded \n"])
     @pytest.mark.parametrize("messages", [USER, TURNS])
     def test_it_decodes_back_to_the_reply(
         self, renderer: Of, name: str, reply: str, messages: list[Message]
     ) -> None:
-        found = renderer(name)
+        found = renderer(name, kind="lm")
         assert reply_text(found, render(found, chat(messages, reply))) == reply
 
     @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ class TestReplySpan:
     def test_text_and_ids_follow_the_prompt(
         self, renderer: Of, prompt: Prompt, reply: str, name: str
     ) -> None:
-        found = renderer(name)
+        found = renderer(name, kind="lm")
         as_text = render(found, Input(prompt, Reply(text=reply)))
         assert reply_text(found, as_text) == reply
         ids = as_text.token_ids[slice(*(as_text.reply or (0, 0)))]
@@ -217,13 +219,13 @@ class TestReplySpan:
 
     @pytest.mark.parametrize("reply", ["  4 apples\n", "4", "m", "assistant"])
     def test_a_template_that_trims(self, renderer: Of, reply: str) -> None:
-        found = renderer("qwen3", chat_template=TRIMMING)
+        found = renderer("qwen3", kind="lm", chat_template=TRIMMING)
         assert reply_text(found, render(found, chat(USER, reply))) == reply.strip()
 
     @pytest.mark.parametrize("reply", ["4", "think", "k", "</", "\n", "<think>\nhm\n</think>\n\n4"])
     def test_a_template_that_adds_a_thought(self, renderer: Of, reply: str) -> None:
         """Searching for the reply would find `think` in what the template adds before it."""
-        found = renderer("qwen3", chat_template=THINKING)
+        found = renderer("qwen3", kind="lm", chat_template=THINKING)
         rendered = render(found, chat(USER, reply))
         assert reply_text(found, rendered) == reply
         after = renderer("qwen3").decode(rendered.token_ids[(rendered.reply or (0, 0))[1] :])
@@ -231,19 +233,21 @@ class TestReplySpan:
 
     @pytest.mark.parametrize("template", [SHOUTING, HIDING])
     def test_a_template_that_rewrites_leaves_it_unknown(self, renderer: Of, template: str) -> None:
-        found = renderer("qwen3", chat_template=template)
+        found = renderer("qwen3", kind="lm", chat_template=template)
         assert render(found, chat(USER, "It is four.")).reply is None
 
     def test_a_trace_has_no_single_reply(self, renderer: Of) -> None:
         trace = Reply(messages=[Message("assistant", "4")])
-        assert render(renderer("qwen3"), Input(Prompt(messages=USER), trace)).reply is None
+        assert (
+            render(renderer("qwen3", kind="lm"), Input(Prompt(messages=USER), trace)).reply is None
+        )
 
     @pytest.mark.parametrize("reply", [Reply(content=""), Reply(text=""), Reply(token_ids=[])])
     @pytest.mark.parametrize("prompt", [Prompt(text="2 + 2"), Prompt(messages=USER)])
     def test_an_empty_reply_is_an_empty_span(
         self, renderer: Of, prompt: Prompt, reply: Reply
     ) -> None:
-        found = renderer("llama")
+        found = renderer("llama", kind="lm")
         rendered = render(found, Input(prompt, reply))
         assert rendered.reply is not None
         assert rendered.reply[0] == rendered.reply[1]

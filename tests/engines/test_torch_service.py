@@ -1,6 +1,7 @@
 """The torch engine in service: failures of their own, honest usage, health, and leaving."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -297,7 +298,8 @@ class TestHealth:
             monkeypatch.setattr(engine, "_encoder", held)
             busy = asyncio.create_task(engine.run([call], NOW))
             assert await asyncio.to_thread(entered.wait, PATIENCE_S)
-            engine._healthy_until = 0.0
+            await engine.health()  # a busy device is a healthy one, and nothing is queued
+            engine._healthy_until, engine._busy_since = 0.0, -math.inf
             health = asyncio.create_task(engine.health())
             scored = asyncio.create_task(engine.run([call], NOW))
             await queued(engine, 2)

@@ -55,7 +55,6 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     chat_template: str | None = None
     template_hash: str | None = None
     step_tag: StepTag | None = None
-    truncation_side: Literal["left", "right"] = "left"
     mean: float = 0.0
     std: float = 1.0
     probes: list[Probe] = []

@@ -74,7 +74,7 @@ class Renderer:
 
     def _attempt(self, input_: Input, truncate: bool) -> Rendered | RewarddError:
         try:
-            rendered = self._render(input_)
+            rendered = self._render(input_, locate=truncate or self.manifest.kind == "lm")
             _check_ids(rendered.token_ids, self._vocabulary)
             return _bounded(rendered, self.manifest, truncate)
         except RewarddError as error:
@@ -82,7 +82,8 @@ class Renderer:
         except Exception as error:  # a tokenizer that chokes on one input must not fail the others
             return EngineError(f"the tokenizer failed: {type(error).__name__}: {error}")
 
-    def _render(self, input_: Input) -> Rendered:
+    def _render(self, input_: Input, *, locate: bool) -> Rendered:
+        """`locate` says whether anybody will ask where in a template the reply stands."""
         if self.manifest.pairs:
             return self._render_pair(input_)
         reply = input_.reply
@@ -90,7 +91,7 @@ class Renderer:
             return self._render_steps(input_.prompt, reply.steps)
         if input_.prompt.token_ids is not None or (reply and reply.token_ids is not None):
             return self._render_ids(input_.prompt, reply)
-        return self._render_text(self._text(input_.prompt, reply))
+        return self._render_text(self._text(input_.prompt, reply, locate=locate))
 
     def _render_pair(self, input_: Input) -> Rendered:
         """Encoders without a template read prompt and reply as two segments."""
@@ -134,7 +135,7 @@ class Renderer:
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         if prompt.token_ids is not None:
             return list(prompt.token_ids)
-        return self._with_bos(self._encode(self._text(prompt, None).text))[0]
+        return self._with_bos(self._encode(self._text(prompt, None, locate=False).text))[0]
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -146,7 +147,7 @@ class Renderer:
             return ids, 0
         return [bos, *ids], 1
 
-    def _text(self, prompt: Prompt, reply: Reply | None) -> _Text:
+    def _text(self, prompt: Prompt, reply: Reply | None, *, locate: bool) -> _Text:
         if prompt.messages is None:
             before = prompt.text or ""
             if reply is None:
@@ -157,14 +158,14 @@ class Renderer:
             before = self._template(prompt.messages, ask=True)
             words = "" if reply is None else reply.text or ""
             return _Text(before + words, (len(before), len(before) + len(words)))
-        return self._conversation(prompt.messages, reply)
+        return self._conversation(prompt.messages, reply, locate)
 
-    def _conversation(self, messages: list[Message], reply: Reply) -> _Text:
+    def _conversation(self, messages: list[Message], reply: Reply, locate: bool) -> _Text:
         if reply.messages is not None:
             return _Text(self._template([*messages, *reply.messages], ask=False))
         content = reply.content or ""
         whole = self._template([*messages, Message("assistant", content)], ask=False)
-        return _Text(whole, self._span(messages, content, whole))
+        return _Text(whole, self._span(messages, content, whole) if locate else None)
 
     def _span(self, messages: list[Message], content: str, whole: str) -> tuple[int, int] | None:
         """Where the template put the content, or None if it rewrote it.

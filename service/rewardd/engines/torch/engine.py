@@ -50,6 +50,7 @@ from rewardd_types import Seen
 T = TypeVar("T")
 
 HEALTH_S = 5.0  # a real forward proves health for so long
+BUSY_S = 60.0  # a batch that takes longer is taken for a hang
 
 
 class TorchEngine:
@@ -78,6 +79,7 @@ class TorchEngine:
             card.model, partial(jobs.choose, budget=max_batch_tokens), self._compute
         )
         self._healthy_until = 0.0
+        self._busy_since = -math.inf
 
     def supports(self, call: type[Call[Any]], task: str | None = None) -> bool:
         if call is Pool:
@@ -92,8 +94,13 @@ class TorchEngine:
         return outcomes
 
     async def health(self) -> None:
-        """A forward of three tokens, unless any has succeeded in the last HEALTH_S."""
-        if time.monotonic() < self._healthy_until:
+        """A forward of three tokens, unless one has just succeeded or is being computed.
+
+        A busy device is a healthy one: under load a test would wait behind the batch, and the load
+        balancer would take the server away when it is needed most. Past BUSY_S it counts as stuck.
+        """
+        now = time.monotonic()
+        if now < self._healthy_until or now - self._busy_since < BUSY_S:
             return
         input_ = Input(Prompt(token_ids=[1, 2, 3]))
         call = Logprobs("health", input_) if self._manifest.kind == "lm" else Pool("health", input_)
@@ -138,7 +145,7 @@ class TorchEngine:
 
     def _compute(self, batch: Sequence[Job], waited: Sequence[float]) -> list[Output | Failure]:
         """One batch of one kind; on the device's thread."""
-        started = time.monotonic()
+        started = self._busy_since = time.monotonic()
         try:
             values, computed = self._values(batch)
         except torch.OutOfMemoryError:
@@ -152,6 +159,8 @@ class TorchEngine:
                 usage = self._usage(job.rendered, sampled, tokens, wait, took)
                 outcomes.append(self._output(job, value, usage))
             return outcomes
+        finally:
+            self._busy_since = -math.inf
         torch.cuda.empty_cache()
         raise OutOfMemory("the device ran out of memory on this input")
 

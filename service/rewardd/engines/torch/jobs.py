@@ -18,6 +18,7 @@ from rewardd.errors import InvalidRequest, UnsupportedCall
 
 _SEEDS = range(-(2**63), 2**64)  # what torch.Generator takes
 MAX_ROWS = 64  # samples that generate together
+CACHED = 8  # keys and values of so many times the token budget are kept while generating
 MAX_READS = 4096  # sequences considered for one forward
 
 
@@ -119,7 +120,18 @@ def choose(jobs: Sequence[Job], budget: int) -> list[int]:
     kind = type(jobs[0])
     same = [index for index, job in enumerate(jobs) if type(job) is kind]
     if kind is GenerateJob:
-        return same[:MAX_ROWS]
+        return same[: _fit_rows([jobs[index] for index in same[:MAX_ROWS]], CACHED * budget)]
     reads = [(index, job) for index in same[:MAX_READS] if isinstance(job := jobs[index], ReadJob)]
     count = fit([job.tokens for _, job in reads], budget)
     return [index for index, _ in reads[:count]]
+
+
+def _fit_rows(jobs: Sequence[Job], limit: int) -> int:
+    """How many samples, from the first on, keep a cache of at most `limit` tokens; at least one."""
+    width = 0
+    for count, job in enumerate(jobs):
+        room = job.sampling.max_tokens if isinstance(job, GenerateJob) else 0
+        width = max(width, len(job.rendered.token_ids) + room)
+        if count and (count + 1) * width > limit:
+            return count
+    return len(jobs)

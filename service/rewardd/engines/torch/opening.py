@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import msgspec
@@ -31,7 +32,7 @@ from rewardd_types import Group, Response
 log = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_TOLERANCE = {torch.float32: 5e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 async def open_torch(
@@ -60,10 +61,10 @@ async def open_torch(
     tokenizer = tokenizer_directory(read_directory(path))
     engine = TorchEngine(tokenizer, checkpoint, choice.forward, card, max_batch_tokens)
     try:
-        worst = await largest_miss(engine, manifest)
-        engine.card = msgspec.structs.replace(card, parity=worst)
-        if worst is not None and worst > _TOLERANCE[numbers]:
-            _missed(engine.card, worst, _TOLERANCE[numbers], probes)
+        misses = await probe_misses(engine, manifest)
+        engine.card = msgspec.structs.replace(card, parity=max(misses, default=None))
+        if misses and fmean(misses) > _TOLERANCE[numbers]:
+            _missed(engine.card, fmean(misses), _TOLERANCE[numbers], probes)
     except BaseException:
         await engine.aclose()
         raise
@@ -85,18 +86,19 @@ def _card(manifest: Manifest, dtype: torch.dtype, choice: Choice) -> EngineCard:
     )
 
 
-async def largest_miss(engine: TorchEngine, manifest: Manifest) -> float | None:
-    """The largest relative difference between the manifest's expected values and the engine's.
+async def probe_misses(engine: TorchEngine, manifest: Manifest) -> list[float]:
+    """The differences between the manifest's expected values and the engine's, relative above 1.
 
-    None when the manifest expects nothing: what was not compared has no parity.
+    Their mean decides whether a model is served: in half precision a single token's
+    log-probability may well be off by 0.1 in a model that is read rightly.
     """
-    misses = [await _probe_miss(engine, manifest, probe) for probe in manifest.probes]
-    return max(misses, default=None)
+    misses = [await _probe_misses(engine, manifest, probe) for probe in manifest.probes]
+    return [miss for some in misses for miss in some]
 
 
-async def _probe_miss(engine: TorchEngine, manifest: Manifest, probe: Probe) -> float:
+async def _probe_misses(engine: TorchEngine, manifest: Manifest, probe: Probe) -> list[float]:
     calls = [_probe_call(manifest, probe.group, response) for response in probe.group.responses]
-    misses = []
+    misses: list[float] = []
     outcomes = await engine.run(calls, Scope())
     if len(outcomes) != len(probe.values):
         raise StartRefused(f"a probe of {manifest.model} expects values of other responses")
@@ -111,7 +113,7 @@ async def _probe_miss(engine: TorchEngine, manifest: Manifest, probe: Probe) -> 
                 " run `rewardd check` again"
             )
         misses += [abs(a - b) / max(1.0, abs(b)) for a, b in zip(got, expected, strict=True)]
-    return max(misses, default=0.0)
+    return misses
 
 
 def _probe_call(manifest: Manifest, group: Group, response: Response) -> Pool | Logprobs:
@@ -123,10 +125,10 @@ def _probe_call(manifest: Manifest, group: Group, response: Response) -> Pool | 
     return Pool("probe", Input(prompt_of(group), steps), "token_classify")
 
 
-def _missed(card: EngineCard, worst: float, allowed: float, probes: str) -> None:
+def _missed(card: EngineCard, mean: float, allowed: float, probes: str) -> None:
     message = (
-        f"{card.model} misses the expected values of its manifest by {worst:.3g}"
-        f" (relative; {allowed:.0e} is allowed in {card.dtype})"
+        f"{card.model} misses the expected values of its manifest by {mean:.3g}"
+        f" (the mean; {allowed:.0e} is allowed in {card.dtype})"
     )
     if probes == "warn":
         log.warning(message)
