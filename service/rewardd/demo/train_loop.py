@@ -85,7 +85,8 @@ def writing_loss(writer: Writer) -> Loss:
     """Return the loss of the lower storeys alone."""
 
     def loss(batch: Batch) -> Tensor:
-        return _language_loss(*writer(batch.ids, batch.targets != IGNORE), batch)
+        next_token, own_token = writer(batch.ids, batch.targets != IGNORE)
+        return _language_loss(next_token, own_token, batch)
 
     return loss
 
@@ -104,7 +105,8 @@ def judging_loss(judge: Judge) -> Loss:
         written, compared = batch.targets != IGNORE, batch.tokens != IGNORE
         judged = batch.labels != IGNORE
         said = judge(batch.ids, written, compared, judged)
-        writing = _language_loss(*said.language, batch)
+        next_token, own_token = said.language
+        writing = _language_loss(next_token, own_token, batch)
         comparing = _balanced(said.tokens, batch.tokens[compared])
         judging = _label_loss(said.labels, batch.labels[judged])
         return judging + comparing + LANGUAGE_WEIGHT * writing
