@@ -25,11 +25,6 @@ ARCHITECTURES = {
 PROBLEMS = list(islice(data.problems(99, "held_out"), 60))
 
 
-UNDERTRAINED = pytest.mark.xfail(
-    reason="the process model's target (0.85) is missed: its Qwen2 body learned to write too little"
-)
-
-
 @pytest.fixture(scope="module")
 def fast() -> Any:
     return tokenizers.Tokenizer.from_file(str(WEIGHTS / "generator" / "tokenizer.json"))
@@ -67,14 +62,9 @@ def test_the_card_holds_the_figures_and_they_meet_the_targets() -> None:
     assert card["problems"] >= 1000
     assert 0.3 <= card["single_accuracy"] <= 0.6
     assert card["pair_accuracy"] >= 0.90
+    assert card["first_error_accuracy"] >= 0.85
     assert card["best_of_16_accuracy"] >= card["majority_16_accuracy"]
     assert card["gap_closed"] >= 0.60
-
-
-@UNDERTRAINED
-def test_the_process_model_meets_its_target() -> None:
-    card = json.loads((WEIGHTS / "card.json").read_text())
-    assert card["first_error_accuracy"] >= 0.85
 
 
 def test_the_generator_is_often_right_and_often_wrong(fast: Any) -> None:
@@ -112,7 +102,6 @@ def test_the_outcome_reward_is_what_the_whole_model_says(fast: Any) -> None:
     assert figures.outcome_rewards(WEIGHTS / "outcome", [chain], fast) == [pytest.approx(whole)]
 
 
-@UNDERTRAINED
 def test_the_process_model_finds_the_wrong_step(fast: Any, chains: list[Chain]) -> None:
     rewards = figures.step_rewards(WEIGHTS / "process", chains, fast)
     predicted = list(map(evaluate.predicted_error, rewards))

@@ -6,7 +6,7 @@ Five stages, seeds fixed; the last line printed is a JSON object with the figure
    time, it is saved as the generator: imperfect, so that choosing has something to win.
 2. The generator is sampled on training problems; the exact checker labels what it wrote.
 3. The Qwen3 body goes on as the outcome model, on these samples, corrupted and right solutions.
-4. A Qwen2 body learns to write, then to judge every step, in the same way: the process model.
+4. The outcome model's body, converted to Qwen2, learns to judge every step: the process model.
 5. The figures are measured on held-out problems from the saved bf16 weights.
 """
 
@@ -37,13 +37,18 @@ from rewardd.demo.train_examples import (
 )
 from rewardd.demo.train_loop import Schedule, fit, judging_loss, writing_loss
 from rewardd.demo.train_models import Judge, Writer
+from rewardd.engines.manifest import write_manifest
+from rewardd.engines.torch.check import check_model
 
 WEIGHTS = Path(__file__).with_name("weights")
 
 GENERATOR_TARGET = 0.42
 """Where the generator is taken: the mean probability it gives to the reference solution."""
 WRITING = Schedule(num_steps=1300, matrix_rate=2e-2)
-JUDGING = Schedule(num_steps=1300, matrix_rate=1e-2)
+JUDGING = {
+    "outcome": Schedule(num_steps=1000, matrix_rate=1e-2),
+    "process": Schedule(num_steps=1000, matrix_rate=5e-3),
+}
 ROWS = 64
 SAMPLED_PROBLEMS, SAMPLES_EACH = 6000, 4
 MEASURED_PROBLEMS = 1000
@@ -62,6 +67,9 @@ def main() -> None:
     started = time.monotonic()
     train(options.out, options.seed)
     minutes = (time.monotonic() - started) / 60
+    for name in ("generator", "outcome", "process"):
+        path = options.out / name
+        write_manifest(path / "rewardd.json", check_model(path))
     figures = train_figures.measure(options.out, MEASURED_PROBLEMS, options.seed + _MEASURED)
     card = {
         "seed": options.seed,
@@ -82,27 +90,24 @@ def train(out: Path, seed: int) -> None:
     """Run stages 1 to 4 and write generator, outcome and process into `out`."""
     tokenizer.write(out / "generator")
     fast = Tokenizer.from_file(str(out / "generator" / "tokenizer.json"))
-    writer = train_writer("qwen3", seed, fast, out / "generator")
+    writer = train_writer(seed, fast, out / "generator")
     samples = sampled_chains(out / "generator", seed, fast)
     outcome = Judge(writer, train_models.outcome_head())
     train_judge("outcome", outcome, "chat", seed + _OUTCOME, samples, fast)
     train_models.save_judge(outcome, "Qwen3ForSequenceClassification", 1, out / "outcome")
-    process = Judge(train_writer("qwen2", seed, fast), train_models.process_head())
+    stepwise = next(batches(judged_chains(seed + _PROCESS, samples), "steps", fast, ROWS))
+    process = train_models.converted(outcome, train_models.process_head(), stepwise.ids)
     train_judge("process", process, "steps", seed + _PROCESS, samples, fast)
     train_models.save_judge(process, "Qwen2ForProcessRewardModel", 2, out / "process")
 
 
-def train_writer(
-    family: train_models.Family, seed: int, fast: Tokenizer, early: Path | None = None
-) -> Writer:
-    """Return a body that writes solutions; save it early, as the generator, if told where."""
+def train_writer(seed: int, fast: Tokenizer, early: Path) -> Writer:
+    """Return a body that writes solutions; save it early in `early`, as the generator."""
     torch.manual_seed(seed)
-    writer = Writer(family)
-    form: Form = "chat" if family == "qwen3" else "steps"
-    chains = solutions(seed, WRITING.num_steps * ROWS)
-    stream = batches(chains, form, fast, ROWS)
-    capture = EarlyCapture(writer, early, checks(seed + _CHECK, fast)) if early else None
-    fit(f"writing {family}", writer, writing_loss(writer), stream, WRITING, capture)
+    writer = Writer()
+    stream = batches(solutions(seed, WRITING.num_steps * ROWS), "chat", fast, ROWS)
+    capture = EarlyCapture(writer, early, checks(seed + _CHECK, fast))
+    fit("writing", writer, writing_loss(writer), stream, WRITING, capture)
     return writer
 
 
@@ -110,7 +115,7 @@ def train_judge(
     name: str, judge: Judge, form: Form, seed: int, samples: Sequence[Chain], fast: Tokenizer
 ) -> None:
     stream = batches(judged_chains(seed, samples), form, fast, ROWS)
-    fit(f"judging {name}", judge, judging_loss(judge), stream, JUDGING)
+    fit(f"judging {name}", judge, judging_loss(judge), stream, JUDGING[name])
 
 
 # What is read

@@ -58,10 +58,9 @@ class Writer(nn.Module):
     Tied to the embedding it would have to erase what token it stands on, which judges must know.
     """
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.family = family
-        self.body = _MODELS[family](config(family, LANGUAGE_LAYERS))
+        self.body = _MODELS["qwen3"](config("qwen3", LANGUAGE_LAYERS))
         self.lm_head = nn.Linear(HIDDEN, self.body.config.vocab_size, bias=False)
         # Only while training: keeps the token a position stands on readable at the top.
         self.own_head = nn.Linear(HIDDEN, self.body.config.vocab_size, bias=False)
@@ -93,7 +92,7 @@ class Judge(nn.Module):
 
     def __init__(self, writer: Writer, head: nn.Module) -> None:
         super().__init__()
-        self.family = writer.family
+        self.family: Family = "qwen3"
         self.body = _grown(writer)
         self.score = head
         # These read the lower storeys while training and are not saved.
@@ -125,7 +124,7 @@ def process_head() -> nn.Module:
 
 def _grown(writer: Writer) -> Any:
     """Return the writer's body with fresh layers on top that at first pass everything through."""
-    body = _MODELS[writer.family](config(writer.family, LANGUAGE_LAYERS + JUDGE_LAYERS))
+    body = _MODELS["qwen3"](config("qwen3", LANGUAGE_LAYERS + JUDGE_LAYERS))
     body.load_state_dict(writer.body.state_dict(), strict=False)
     for layer in body.layers[LANGUAGE_LAYERS:]:
         nn.init.zeros_(layer.self_attn.o_proj.weight)
@@ -133,9 +132,49 @@ def _grown(writer: Writer) -> Any:
     return body
 
 
+def converted(judge: Judge, head: nn.Module, ids: Tensor) -> Judge:
+    """Return a Qwen2 judge that begins where a Qwen3 one stands, under a new `head`.
+
+    Qwen3 normalises queries and keys head by head and Qwen2 does not, and without it a body of this
+    size hardly learns to write. So each head's queries and keys are divided by the size they
+    usually have on `ids` [rows, length], which makes them about what the norm made of them.
+    """
+    new = copy.deepcopy(judge)
+    new.family, new.score = "qwen2", head
+    new.body = _MODELS["qwen2"](config("qwen2", LANGUAGE_LAYERS + JUDGE_LAYERS))
+    weights = {**judge.body.state_dict(), **_unnormalised(judge.body, ids)}
+    kept = {name: tensor for name, tensor in weights.items() if "_norm." not in name}
+    missing, _ = new.body.load_state_dict(kept, strict=False)
+    for name in missing:  # the biases that Qwen2 has and Qwen3 has not
+        nn.init.zeros_(new.body.get_parameter(name))
+    return new
+
+
+@torch.no_grad()
+def _unnormalised(body: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Return query and key matrices with their norms' gains and usual divisors folded in."""
+    sizes: dict[nn.Module, Tensor] = {}
+
+    def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes[norm] = inputs[0].square().mean(-1).sqrt().mean((0, 1))  # [heads]
+
+    layers = [(f"layers.{i}.self_attn", layer.self_attn) for i, layer in enumerate(body.layers)]
+    norms = [norm for _, a in layers for norm in (a.q_norm, a.k_norm)]
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    body(input_ids=ids, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    folded = {}
+    for name, a in layers:
+        for side, norm in (("q", a.q_norm), ("k", a.k_norm)):
+            gain = (norm.weight[None] / sizes[norm][:, None]).reshape(-1, 1)
+            folded[f"{name}.{side}_proj.weight"] = getattr(a, f"{side}_proj").weight * gain
+    return folded
+
+
 def save_writer(writer: Writer, directory: Path) -> None:
     """Write the generator as `Qwen3ForCausalLM`."""
-    shape = config(writer.family, LANGUAGE_LAYERS)
+    shape = config("qwen3", LANGUAGE_LAYERS)
     weights = {**_named("model.", writer.body), **_named("lm_head.", writer.lm_head)}
     _save(directory, "Qwen3ForCausalLM", shape, weights)
 
