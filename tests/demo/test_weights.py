@@ -1,6 +1,8 @@
 """The committed weights: standard files that load without remote code and know their task."""
 
 import json
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,12 @@ def test_the_files_are_standard(name: str, architecture: str) -> None:
     assert config["head_dim"] in (32, 64)
     body = transformers.AutoModel.from_pretrained(WEIGHTS / name)
     assert body.config.vocab_size == len(transformers.AutoTokenizer.from_pretrained(WEIGHTS / name))
+
+
+def test_the_training_command_answers() -> None:
+    command = [sys.executable, "-m", "rewardd.demo.train", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--out" in done.stdout
 
 
 def test_they_are_small_enough_to_commit() -> None:

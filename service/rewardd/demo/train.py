@@ -208,3 +208,7 @@ class EarlyCapture:
         surprise = torch.zeros(batch.ids.shape)
         surprise[written] = cross_entropy(logits, batch.targets[written], reduction="none")
         return (-surprise.sum(1)).exp().mean().item()
+
+
+if __name__ == "__main__":
+    main()
