@@ -14,9 +14,10 @@ from rewardd.demo import data, evaluate
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
-figures = pytest.importorskip("rewardd.demo.train_figures")
+sampling = pytest.importorskip("rewardd.demo.train_sampling")
 
 from rewardd.demo.train_examples import Chain, right_chain  # noqa: E402
+from tests.demo import plain_scores  # noqa: E402
 
 WEIGHTS = Path(evaluate.__file__).with_name("weights")
 ARCHITECTURES = {
@@ -76,19 +77,19 @@ def test_the_card_holds_the_figures_and_they_meet_the_targets() -> None:
 
 
 def test_the_generator_is_often_right_and_often_wrong(fast: Any) -> None:
-    model = figures.load_generator(WEIGHTS / "generator")
-    replies = figures.sample(model, fast, PROBLEMS, 4, seed=0)
+    model = sampling.load_generator(WEIGHTS / "generator")
+    replies = sampling.sample(model, fast, PROBLEMS, 4, seed=0)
     right = [
         data.extract_answer(text) == problem.answer
         for problem, texts in zip(PROBLEMS, replies, strict=True)
         for text in texts
     ]
     assert 0.2 < sum(right) / len(right) < 0.7
-    assert replies == figures.sample(model, fast, PROBLEMS, 4, seed=0)
+    assert replies == sampling.sample(model, fast, PROBLEMS, 4, seed=0)
 
 
 def test_the_outcome_model_prefers_right_answers(fast: Any, chains: list[Chain]) -> None:
-    rewards = figures.outcome_rewards(WEIGHTS / "outcome", chains, fast)
+    rewards = plain_scores.outcome_rewards(WEIGHTS / "outcome", chains, fast)
     right, wrong = rewards[: len(PROBLEMS)], rewards[len(PROBLEMS) :]
     assert sum(r > w for r, w in zip(right, wrong, strict=True)) / len(PROBLEMS) > 0.85
 
@@ -107,11 +108,13 @@ def test_the_outcome_reward_is_what_the_whole_model_says(fast: Any) -> None:
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
     with torch.inference_mode():
         whole = model(input_ids=ids).logits.item()
-    assert figures.outcome_rewards(WEIGHTS / "outcome", [chain], fast) == [pytest.approx(whole)]
+    assert plain_scores.outcome_rewards(WEIGHTS / "outcome", [chain], fast) == [
+        pytest.approx(whole)
+    ]
 
 
 def test_the_process_model_finds_the_wrong_step(fast: Any, chains: list[Chain]) -> None:
-    rewards = figures.step_rewards(WEIGHTS / "process", chains, fast)
+    rewards = plain_scores.step_rewards(WEIGHTS / "process", chains, fast)
     predicted = list(map(evaluate.predicted_error, rewards))
     right, wrong = predicted[: len(PROBLEMS)], predicted[len(PROBLEMS) :]
     assert right.count(None) / len(PROBLEMS) > 0.8

@@ -7,6 +7,7 @@ the served outcome and process models through the runner, and the figures are co
 import asyncio
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,8 @@ from rewardd.demo.evaluate import Sampled, figures
 from rewardd.demo.serving import WEIGHTS, demo_tables
 from rewardd_types import Group, GroupReward, Message, Response
 
+Figures = dict[str, float]
+
 SAMPLES = 16
 MAX_TOKENS = 96
 BATCH = 16  # problems sampled and scored together
@@ -27,14 +30,18 @@ BATCH = 16  # problems sampled and scored together
 
 def run(json: bool = False, problems: int = 1000, seed: int = 1) -> dict[str, Any]:
     """Measure, print, and return the figures."""
-    sampled = asyncio.run(_measure(problems, seed, quiet=json))
-    found = {"problems": problems, **figures(sampled), **_card()}
+    found = {**measure(WEIGHTS, problems, seed, quiet=json), **_card()}
     _emit(found, quiet=json)
     return found
 
 
-async def _measure(count: int, seed: int, quiet: bool) -> list[Sampled]:
-    service = await open_service(read_config(None, demo_tables({})))
+def measure(weights: Path, problems: int = 1000, seed: int = 1, quiet: bool = True) -> Figures:
+    """Return the figures of the three models under `weights`."""
+    return figures(asyncio.run(_sampled(weights, problems, seed, quiet)))
+
+
+async def _sampled(weights: Path, count: int, seed: int, quiet: bool) -> list[Sampled]:
+    service = await open_service(read_config(None, demo_tables({}, weights)))
     rng = random.Random(seed)
     problems = [data.generate(rng, "held_out") for _ in range(count)]
     batches = [problems[start : start + BATCH] for start in range(0, count, BATCH)]
@@ -95,12 +102,11 @@ async def _reward(service: Service, name: str, groups: list[Group]) -> list[Grou
 
 
 def _card() -> dict[str, Any]:
-    """How long training took, as its card says, and the size of what is shipped."""
+    """How long training took and how large its result is, as the card says."""
     import json
 
     card = json.loads((WEIGHTS / "card.json").read_text())
-    size = sum(path.stat().st_size for path in WEIGHTS.rglob("*.safetensors"))
-    return {"train_minutes": card["train_minutes"], "weights_mb": round(size / 1e6, 2)}
+    return {name: card[name] for name in ("train_minutes", "weights_mb")}
 
 
 def _emit(found: dict[str, Any], quiet: bool) -> None:

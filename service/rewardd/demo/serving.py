@@ -24,10 +24,10 @@ _MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def demo_tables(engine: dict[str, str]) -> dict[str, Any]:
+def demo_tables(engine: dict[str, str], weights: Path = WEIGHTS) -> dict[str, Any]:
     """The `[pools]` and `[models]` of the demo; `engine` holds dtype and device if given."""
     pools: dict[str, Any] = {
-        f"demo-{name}": {"engine": "torch", "model": str(WEIGHTS / name), **engine}
+        f"demo-{name}": {"engine": "torch", "model": str(weights / name), **engine}
         for name in ("outcome", "process", "generator")
     }
     return {"pools": {**pools, "verifier": {"engine": "sandbox"}}, "models": _MODELS}

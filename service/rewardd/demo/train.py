@@ -7,7 +7,7 @@ Five stages, seeds fixed; the last line printed is a JSON object with the figure
 2. The generator is sampled on training problems; the exact checker labels what it wrote.
 3. The Qwen3 body goes on as the outcome model, on these samples, corrupted and right solutions.
 4. The outcome model's body, converted to Qwen2, learns to judge every step: the process model.
-5. The figures are measured on held-out problems from the saved bf16 weights.
+5. The figures are measured on held-out problems, as `rewardd demo` does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 
-from rewardd.demo import data, tokenizer, train_figures, train_models
+from rewardd.demo import data, tokenizer, train_models, train_sampling
+from rewardd.demo.figures import measure
 from rewardd.demo.train_examples import (
     IGNORE,
     Batch,
@@ -51,10 +52,9 @@ JUDGING = {
 }
 ROWS = 64
 SAMPLED_PROBLEMS, SAMPLES_EACH = 6000, 4
-MEASURED_PROBLEMS = 1000
 
 # Offsets that keep the streams of one training apart.
-_CHECK, _SAMPLED, _OUTCOME, _PROCESS, _MEASURED = 1, 2, 3, 4, 5
+_CHECK, _SAMPLED, _OUTCOME, _PROCESS = 1, 2, 3, 4
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
     for name in ("generator", "outcome", "process"):
         path = options.out / name
         write_manifest(path / "rewardd.json", check_model(path))
-    figures = train_figures.measure(options.out, MEASURED_PROBLEMS, options.seed + _MEASURED)
+    figures = measure(options.out)
     card = {
         "seed": options.seed,
         "train_minutes": round(minutes, 1),
@@ -138,9 +138,9 @@ def solutions(seed: int, num_chains: int) -> Iterator[Chain]:
 
 def sampled_chains(generator: Path, seed: int, fast: Tokenizer) -> list[Chain]:
     """Return what the saved generator writes to training problems."""
-    model = train_figures.load_generator(generator)
+    model = train_sampling.load_generator(generator)
     problems = list(itertools.islice(data.problems(seed + _SAMPLED), SAMPLED_PROBLEMS))
-    replies = train_figures.sample(model, fast, problems, SAMPLES_EACH, seed + _SAMPLED)
+    replies = train_sampling.sample(model, fast, problems, SAMPLES_EACH, seed + _SAMPLED)
     return [
         Chain(problem, tuple(text.split("\n")))
         for problem, texts in zip(problems, replies, strict=True)
