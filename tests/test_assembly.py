@@ -6,19 +6,24 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from loadtest import tiny_models
 from rewardd import assembly
 from rewardd.assembly import Service, config_for, open_service
+from rewardd.commands import check as check_command
+from rewardd.commands.methods import show
 from rewardd.config import Config, TorchPool, read_config
 from rewardd.core.calls import Scope
 from rewardd.engines.manifest import read_manifest, write_manifest
 from rewardd.engines.torch.check import check_model
 from rewardd.errors import StartRefused
+from rewardd.runner import Runner
 from rewardd_types import Group, Response
 
 pytestmark = pytest.mark.anyio
@@ -249,6 +254,31 @@ class TestRefusals:
             await open_service(tables(tiny("qwen3"), tmp_path, pools=pools))
         assert closed == ["a", "b"]
 
+    async def test_a_pool_that_cannot_be_closed_keeps_no_other_open(self) -> None:
+        closed: list[str] = []
+
+        class Pool:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            async def aclose(self) -> None:
+                closed.append(self.name)
+                raise OSError("stuck")
+
+        pools: dict[str, Any] = {name: Pool(name) for name in ("a", "b")}
+        with pytest.raises(OSError, match="stuck"):
+            await Service(Config(), {}, Runner({}, pools)).aclose()
+        assert sorted(closed) == ["a", "b"]
+
+
+def test_a_manifest_that_cannot_be_written_is_refused(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_command, "check_model", lambda path: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(StartRefused, match=r"mine\.json: "):
+        check_command.check(str(tiny("qwen3")), tmp_path / "file" / "mine.json")
+
 
 MINE = '''
 def brevity(prompt, response, reference=None, **extra) -> float:
@@ -258,8 +288,39 @@ def brevity(prompt, response, reference=None, **extra) -> float:
 REWARDS = {"brevity": brevity}
 '''
 
+ASKING = """
+import msgspec
+from rewardd.core.flow import gather
+from rewardd.core.registry import reward_method
+from rewardd_types import Group, GroupReward
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+@reward_method("asking", family="mine", roles=("reward",))
+def asking(group: Group, params: Params):
+    yield from gather([])
+    return GroupReward([])
+"""
+
 
 class TestUserMethods:
+    async def test_methods_of_installed_packages_are_listed(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        spec = msgspec.structs.replace(assembly.installed_methods()["scalar"], name="theirs")
+        package = SimpleNamespace(theirs=SimpleNamespace(__reward_method__=spec))
+        entry = SimpleNamespace(load=lambda: package)
+        monkeypatch.setattr(assembly, "entry_points", lambda group: [entry])
+        show(as_json=True)
+        assert "theirs" in {row["name"] for row in json.loads(capsys.readouterr().out)}
+
+    async def test_methods_that_no_model_binds_serve_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.py").write_text(ASKING)
+        config = read_config(None, {"methods": [str(tmp_path / "mine.py")]})
+        with pytest.raises(StartRefused, match=r"no \[models.NAME\]; the methods `asking` have"):
+            await open_service(config)
+
     async def test_they_are_served_under_their_names(self, tiny: Tiny, tmp_path: Path) -> None:
         (tmp_path / "mine.py").write_text(MINE)
         config = read_config(None, {"methods": [str(tmp_path / "mine.py")]})

@@ -42,6 +42,12 @@ def test_with_nothing_to_serve_the_start_is_refused() -> None:
         assert fix in message
 
 
+def test_a_pool_with_methods_is_something_to_serve(tmp_path: Path) -> None:
+    file = tmp_path / "rewardd.toml"
+    file.write_text("[pools.mine]\nengine = 'sandbox'\nmethods_file = 'absent.py'\n")
+    assert "no methods file absent.py" in refused("serve", "--config", str(file), "--port", "0")
+
+
 def test_a_wrong_configuration_names_the_key(tmp_path: Path) -> None:
     file = tmp_path / "rewardd.toml"
     file.write_text("[server]\nhots = '127.0.0.1'\n")
@@ -141,6 +147,14 @@ def test_score_reads_groups_and_fails_when_one_does(url: str, tmp_path: Path) ->
         assert rows[1]["rewards"][0]["error"]["code"] == "non_finite"
 
 
+def test_a_line_ends_with_a_newline_and_nothing_else(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "groups.jsonl"
+    group = {"prompt": "p", "responses": [{"content": "a\u2028b\x85c"}]}
+    file.write_text(json.dumps(group, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    done = rewardd("score", "--url", url, "--model", "demo-outcome", "--json", "--file", str(file))
+    assert done.returncode == 0, done
+
+
 def test_score_says_what_is_wrong(url: str, tmp_path: Path) -> None:
     message = refused(
         "score", "--url", url, "--model", "nobody", "--prompt", "p", "--response", "r"
@@ -152,5 +166,7 @@ def test_score_says_what_is_wrong(url: str, tmp_path: Path) -> None:
     bad.write_text('{"prompt": "p", "responses": [{}]}\n')
     assert "$.responses[0]" in refused("score", "--url", url, "--model", "m", "--file", str(bad))
     assert "--file" in refused("score", "--url", url, "--model", "m")
+    ask = ("--model", "m", "--prompt", "p", "--response", "r")
+    assert "http://" in refused("score", "--url", "localhost:8600", *ask)
     absent = str(tmp_path / "absent.jsonl")
     assert "absent.jsonl" in refused("score", "--url", url, "--model", "m", "--file", absent)

@@ -1,5 +1,8 @@
 """Configuration: one reader, strict, and each mistake named with its place."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,8 +46,6 @@ keys = ["sha256:abc"]
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No REWARDD_ variable of whoever runs the tests."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("REWARDD_")]:
         monkeypatch.delenv(name)
 
@@ -53,7 +54,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(tmp_path: Path) -> Write:
     def file(text: str) -> Path:
         path = tmp_path / "rewardd.toml"
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return path
 
     return file
@@ -140,6 +141,14 @@ def test_all_mistakes_are_told_at_once(write: Write) -> None:
 def test_what_is_no_toml(write: Write, text: str) -> None:
     with pytest.raises(StartRefused, match=r"rewardd\.toml: "):
         read_config(write(text))
+
+
+def test_a_file_is_utf8_whatever_the_locale(write: Write) -> None:
+    path = write("data_dir = '/data/\u00e9'")
+    code = f"from rewardd.config import *; print(ascii(read_config(Path({str(path)!r})).data_dir))"
+    posix = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=posix)
+    assert r"/data/\xe9" in done.stdout, done
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from rewardd.core.calls import (
@@ -106,7 +107,7 @@ class HangingEngine(FakeEngine):
 class BrokenEngine(FakeEngine):
     """Raises what it was made with."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__()
         self._error = error
 
@@ -279,6 +280,8 @@ class TestFailures:
         [
             (BrokenEngine(ValueError("boom")), "engine_error", "`main` failed: ValueError: boom"),
             (BrokenEngine(EngineUnavailable("gone")), "engine_unavailable", "gone"),
+            (BrokenEngine(asyncio.CancelledError()), "engine_unavailable", "`main` stopped"),
+            (BrokenEngine(OSError("\udc80")), "engine_error", "OSError: \\udc80"),
             (ShortEngine(), "engine_error", "`main` answered 1 of 2 calls"),
         ],
     )
@@ -290,6 +293,7 @@ class TestFailures:
         assert codes(found) == [code] * 2
         assert found.rewards[0].error is not None
         assert words in found.rewards[0].error.message
+        msgspec.json.encode(found)
 
     async def test_one_pool_that_breaks_leaves_the_other(self) -> None:
         made = runner(
@@ -344,6 +348,12 @@ class TestFailures:
             (Reward(value="high"), "method_failed"),  # type: ignore[arg-type]
             (Reward(value=10**400), "method_failed"),
             (Reward(value=1.0, components={"a": [1]}), "method_failed"),  # type: ignore[dict-item]
+            (Reward(value=1.0, components=None), "method_failed"),  # type: ignore[arg-type]
+            (Reward(value=1.0, rationale=1), "method_failed"),  # type: ignore[arg-type]
+            (Reward(value=1.0, rationale="\ud800"), "method_failed"),  # no Unicode, so no JSON
+            (Reward(value=True), "method_failed"),
+            (Reward(value=np.float64(1.0)), "method_failed"),  # JSON has no numpy
+            (Reward(value=1.0, steps=[StepReward(np.float64(1.0))]), "method_failed"),
         ],
     )
     async def test_what_is_no_finite_number_never_leaves(self, broken: Reward, code: str) -> None:
@@ -360,6 +370,28 @@ class TestFailures:
         assert [reward.metrics for reward in found.rewards] == [{"depth": None}] * 3
         msgspec.json.decode(msgspec.json.encode(found), type=GroupReward)
 
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            GroupReward(rewards=[1.0]),  # type: ignore[list-item]
+            GroupReward(rewards=[Reward(value=1.0)], preference=[["a"]]),  # type: ignore[list-item]
+            GroupReward(rewards=[Reward(value=1.0)], preference=[[0.5, 0.5]]),
+            GroupReward(rewards=[Reward(value=1.0)], preference=[]),
+            GroupReward(rewards=[Reward(value=1.0)], preference=[[np.float64(1.0)]]),
+            GroupReward(rewards=[Reward(value=1.0)], preference=np.ones((1, 1))),  # type: ignore[arg-type]
+        ],
+    )
+    async def test_a_group_that_is_none_leaves_the_others(self, broken: GroupReward) -> None:
+        @method("odd", roles=())
+        def odd(group: Group, params: Nothing) -> Flow[GroupReward]:
+            yield from gather([])
+            return broken if group.id == "bad" else GroupReward(rewards=[Reward(value=1.0)])
+
+        made = runner(served(odd))
+        bad, good = await made.reward(made.model("m"), [group("a", id="bad"), group("a")], NOW)
+        assert (codes(bad), bad.preference, values([good])) == (["method_failed"], None, [[1.0]])
+        msgspec.json.decode(msgspec.json.encode(bad), type=GroupReward)
+
     async def test_a_matrix_without_numbers_has_nulls(self) -> None:
         @method("matrix", roles=())
         def matrix(group: Group, params: Nothing) -> Flow[GroupReward]:
@@ -370,6 +402,18 @@ class TestFailures:
         made = runner(served(matrix))
         (found,) = await made.reward(made.model("m"), [group("a", "b")], NOW)
         assert found.preference == [[0.5, None], [None, None]]
+
+    async def test_nothing_is_preferred_to_what_has_no_reward(self) -> None:
+        @method("endless", roles=())
+        def endless(group: Group, params: Nothing) -> Flow[GroupReward]:
+            yield from gather([])
+            rewards = [Reward(value=math.inf), Reward(value=0.0)]
+            return GroupReward(rewards=rewards, preference=[[0.5, 1.0], [0.0, 0.5]])
+
+        made = runner(served(endless))
+        (found,) = await made.reward(made.model("m"), [group("a", "b")], NOW)
+        assert codes(found) == ["non_finite", None]
+        assert found.preference == [[None, None], [None, 0.5]]
 
     @pytest.mark.parametrize("count", [0, 1, 3])
     async def test_too_few_or_too_many_rewards_are_a_bug_of_the_method(self, count: int) -> None:

@@ -46,10 +46,11 @@ class GroupOptions(GroupFields, CallOptions, total=False):
 
 def group_of(prompt: Prompt, responses: Sequence[Response | str], fields: GroupFields) -> Group:
     """One group. Raises TypeError or ValueError where it could not be one."""
-    if isinstance(responses, str):
-        # A string is a sequence of strings: each letter would get a reward.
-        raise TypeError("`responses` is a list, also for one response")
     given: dict[str, Any] = {**fields}
+    for name, value in (("responses", responses), ("rubric", given.get("rubric"))):
+        if isinstance(value, str):
+            # A string is a sequence of strings: each letter would be one of them.
+            raise TypeError(f"`{name}` is a list, also for one")
     if given.get("rubric") is not None:
         given["rubric"] = [_criterion(line) for line in given["rubric"]]
     given["prompt" if isinstance(prompt, str) else "messages"] = _prompt(prompt)

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
 
+# The server is to end this much before we do, so that what it has by then (or its 504) reaches us.
+ANSWER_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Send:
@@ -101,7 +104,7 @@ class Request:
 def exchange(endpoint: Endpoint, request: Request) -> Flow[Answer]:
     """Send until answered well, within the deadline and the retry policy; else raise the failure.
 
-    Every try carries the same request id and the time that is left.
+    Every try carries the same request id and the time the server has left.
     """
     num_retries = 0
     while True:
@@ -123,14 +126,15 @@ def exchange(endpoint: Endpoint, request: Request) -> Flow[Answer]:
 
 
 def try_once(endpoint: Endpoint, request: Request) -> Flow[Answer | APIConnectionError]:
-    """Send one time, with the request id and what is left of the deadline."""
+    """Send one time, with the request id and the time the server has to answer."""
     remaining_s = request.deadline - endpoint.monotonic()
     if remaining_s <= 0:
         return APITimeoutError("the time for this call was used up before it was sent")
+    told_s = remaining_s - min(ANSWER_S, remaining_s / 2)
     headers = {
         **endpoint.headers,
         "X-Request-Id": request.request_id,
-        "X-Request-Timeout-Ms": str(max(1, int(remaining_s * 1000))),
+        "X-Request-Timeout-Ms": str(max(1, int(told_s * 1000))),
     }
     url = endpoint.url + request.path
     reply = yield Send(request.verb, url, headers, request.body, remaining_s)

@@ -52,6 +52,10 @@ class Reward(Struct, frozen=True):
     rationale: str | None = None
     seen: list[Seen] | None = None
 
+    def __post_init__(self) -> None:
+        if self.value is not None and self.status != "ok":
+            raise ValueError(f"a reward that is `{self.status}` has no value")
+
 
 class Receipt(Struct, frozen=True):
     """How the values of one role came about: enough to reproduce or to doubt them."""

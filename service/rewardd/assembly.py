@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -40,8 +40,10 @@ class Service:
         return self.runner.pools
 
     async def aclose(self) -> None:
-        for pool in self.pools.values():
-            await pool.aclose()
+        """Close every pool, also when one of them cannot be closed."""
+        async with AsyncExitStack() as stack:
+            for pool in self.pools.values():
+                stack.push_async_callback(pool.aclose)
 
 
 def config_for(
@@ -96,7 +98,7 @@ def _model_tables(path: Path, engine: dict[str, str]) -> dict[str, Any]:
 
 async def open_service(config: Config) -> Service:
     """Open every pool and wire every model; StartRefused when something is unfit to serve."""
-    specs = _methods()
+    specs = installed_methods()
     pools: dict[str, Engine] = {}
     homes: dict[str, str] = {}
     try:
@@ -104,13 +106,22 @@ async def open_service(config: Config) -> Service:
             pools[name] = await _open_pool(name, pool, config.data_dir.expanduser())
             if isinstance(pool, SandboxPool) and pool.methods_file is not None:
                 homes.update(await _add_user_methods(name, pools[name], specs))
-        models = {name: _wire(name, model, specs, homes) for name, model in config.models.items()}
-        return Service(config, specs, Runner({**_as_they_are(specs, homes), **models}, pools))
+        models = _as_they_are(specs, homes)
+        models |= {name: _wire(name, model, specs, homes) for name, model in config.models.items()}
+        if not models:
+            raise StartRefused(_needs_models(homes))
+        return Service(config, specs, Runner(models, pools))
     except BaseException:
         for engine in pools.values():
             with suppress(Exception):  # what failed first is what must be told
                 await engine.aclose()
         raise
+
+
+def _needs_models(homes: Mapping[str, str]) -> str:
+    names = ", ".join(f"`{name}`" for name in homes)
+    asking = f"; the methods {names} have roles, which a model binds to pools" if homes else ""
+    return f"nothing is served: the configuration has no [models.NAME]{asking}"
 
 
 def _all_pools(config: Config) -> dict[str, PoolConfig]:
@@ -146,7 +157,7 @@ def _as_they_are(
     }
 
 
-def _methods() -> dict[str, MethodSpec]:
+def installed_methods() -> dict[str, MethodSpec]:
     """Our methods, and those that installed packages offer as `rewardd.methods` entry points."""
     specs = discover(method_package)
     for entry in entry_points(group="rewardd.methods"):

@@ -122,7 +122,7 @@ class Config(BaseSettings):
 def read_config(path: Path | None, changes: dict[str, Any] | None = None) -> Config:
     """Read `path` (or nothing) under `changes`; StartRefused names each wrong key."""
     try:
-        table = tomllib.loads(path.read_text()) if path else {}
+        table = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
         environment = EnvSettingsSource(Config)()
         return Config(**_merge(_merge(table, environment), changes or {}))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, SettingsError) as error:

@@ -43,7 +43,9 @@ class RewarddError(Exception):
 
     @property
     def info(self) -> ErrorInfo:
-        return ErrorInfo(self.code, self.message, self.retryable, self.path)
+        # An exception may quote what is no Unicode, a file's name say, and JSON cannot carry it.
+        message = self.message.encode(errors="backslashreplace").decode()
+        return ErrorInfo(self.code, message, self.retryable, self.path)
 
 
 class RequestError(RewarddError):

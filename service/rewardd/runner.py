@@ -6,6 +6,7 @@ has its rewards.
 """
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from rewardd.core.registry import MethodSpec
 from rewardd.errors import (
     DeadlineExceeded,
     EngineError,
+    EngineUnavailable,
     MethodFailed,
     NonFinite,
     RequestError,
@@ -28,10 +30,11 @@ from rewardd.errors import (
     UnknownModel,
 )
 from rewardd.ledger import Ledger
-from rewardd_types import Group, GroupReward, Reward
+from rewardd_types import Group, GroupReward, Response, Reward
 
 Ready: TypeAlias = list[tuple[Path, Call[Any]]]
 Outcomes: TypeAlias = list[Output | Failure]
+Matrix: TypeAlias = list[list[float | None]] | None
 
 
 GRACE_S = 0.05
@@ -162,6 +165,12 @@ async def _settled(run: Awaitable[Outcomes], count: int, target: str) -> Outcome
     """The outcomes of a run; an engine that raises or miscounts fails its own calls only."""
     try:
         outcomes = await run
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise
+        # Nobody cancelled us: what the engine waited for was taken from it.
+        gone = EngineUnavailable(f"`{target}` stopped before it answered")
+        return [Failure(gone.info)] * count
     except RewarddError as error:
         return [Failure(error.info)] * count
     except Exception as error:
@@ -176,45 +185,59 @@ async def _settled(run: Awaitable[Outcomes], count: int, target: str) -> Outcome
 def _complete(
     spec: MethodSpec, group: Group, outcome: GroupReward | Failed, receipts: list[Any]
 ) -> GroupReward:
-    """Give the group its ids, status and receipts; no non-finite number leaves the service."""
-    if isinstance(outcome, GroupReward) and len(outcome.rewards) != len(group.responses):
-        what = f"`{spec.name}` gave {len(outcome.rewards)} of {len(group.responses)} rewards"
-        outcome = Failed(MethodFailed(what))
-    if isinstance(outcome, Failed):
-        rewards = [failed_reward(response, outcome.error) for response in group.responses]
-        outcome = GroupReward(rewards=rewards)
-    rewards = [
-        spec.filled(_finite(msgspec.structs.replace(reward, id=response.id)))
-        for response, reward in zip(group.responses, outcome.rewards, strict=True)
-    ]
+    """Give the group its ids, status and receipts."""
+    checked = _checked(spec, group, outcome)
+    rewards = [spec.filled(reward) for reward in checked.rewards]
     good = sum(reward.status == "ok" for reward in rewards)
     status = "ok" if good == len(rewards) else "partial" if good else "error"
     return msgspec.structs.replace(
-        outcome,
-        id=group.id,
-        status=status,
-        rewards=rewards,
-        receipts=receipts,
-        preference=_finite_matrix(outcome.preference),
+        checked, id=group.id, status=status, rewards=rewards, receipts=receipts
     )
 
 
-def _finite(reward: Reward) -> Reward:
+def _checked(spec: MethodSpec, group: Group, outcome: GroupReward | Failed) -> GroupReward:
+    """What the method gave the group; anything else than rewards is an error of each response."""
+    try:
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        if len(outcome.rewards) != len(group.responses):
+            what = f"`{spec.name}` gave {len(outcome.rewards)} of {len(group.responses)} rewards"
+            raise MethodFailed(what)
+        rewards = list(map(_finite, group.responses, outcome.rewards))
+        return GroupReward(rewards, preference=_known(outcome.preference, rewards))
+    except Exception as error:
+        return GroupReward([failed_reward(response, error) for response in group.responses])
+
+
+def _finite(response: Response, given: Reward) -> Reward:
+    """The response's reward, or why it has none: nothing has checked its types before.
+
+    Through msgpack, which keeps NaN, and refuses a text that is no Unicode as JSON will.
+    """
+    try:
+        reward = msgspec.msgpack.decode(msgspec.msgpack.encode(given), type=Reward)
+    except Exception as wrong:
+        return failed_reward(response, MethodFailed(f"the method gave no reward: {wrong}"))
     numbers = [reward.value, *reward.components.values(), *reward.metrics.values()]
     numbers += [step.value for step in reward.steps or []]
-    try:
-        if all(number is None or math.isfinite(number) for number in numbers):
-            return reward
-        error: RewarddError = NonFinite("the method computed a number that is not finite")
-    except (TypeError, OverflowError) as wrong:  # the types of a reward are not checked before
-        error = MethodFailed(f"the method gave no number: {wrong}")
-    return Reward(id=reward.id, status="error", error=error.info, seen=reward.seen)
+    if all(number is None or math.isfinite(number) for number in numbers):
+        return msgspec.structs.replace(reward, id=response.id)
+    error = NonFinite("the method computed a number that is not finite")
+    return msgspec.structs.replace(failed_reward(response, error), seen=reward.seen)
 
 
-def _finite_matrix(matrix: list[list[float | None]] | None) -> list[list[float | None]] | None:
+def _known(given: Matrix, rewards: Sequence[Reward]) -> Matrix:
+    """The matrix with null where a number is not finite or either response has no reward."""
+    matrix: Matrix = msgspec.convert(given, Matrix)
     if matrix is None:
         return None
-    return [[p if p is not None and math.isfinite(p) else None for p in row] for row in matrix]
+    if [len(row) for row in matrix] != [len(rewards)] * len(rewards):
+        raise MethodFailed("the preference matrix needs a row and a column for each response")
+    for i, j in itertools.product(range(len(rewards)), repeat=2):
+        p, both = matrix[i][j], (rewards[i].status, rewards[j].status)
+        if p is None or not math.isfinite(p) or both != ("ok", "ok"):
+            matrix[i][j] = None
+    return matrix
 
 
 def _check_roles(model: ServedModel, pools: Mapping[str, Engine]) -> None:

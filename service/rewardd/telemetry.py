@@ -119,9 +119,9 @@ class Telemetry:
         errors = sum(count for (status, _), count in counts.items() if status == "error")
         ratio = self._share("errors", model).add(errors, len(rewards))
         self._error_ratio.labels(model).set(ratio)
-        self._count_variance(model, [r.value for r in rewards if r.status == "ok"])
+        self._count_variance(model, [r.value for r in rewards if r.value is not None])
 
-    def _count_variance(self, model: str, values: Sequence[float | None]) -> None:
+    def _count_variance(self, model: str, values: Sequence[float]) -> None:
         if len(values) < 2:
             return
         same = all(value == values[0] for value in values)

@@ -39,8 +39,10 @@ def test_options_of_the_call_and_fields_of_the_group_are_told_apart() -> None:
 
 
 def test_one_string_is_not_a_list_of_letters() -> None:
-    with pytest.raises(TypeError, match="list"):
+    with pytest.raises(TypeError, match="`responses` is a list"):
         group_of("p", "abc", {})
+    with pytest.raises(TypeError, match="`rubric` is a list"):
+        group_of("p", ["a"], {"rubric": "is polite"})
 
 
 def test_what_is_no_response_is_refused() -> None:

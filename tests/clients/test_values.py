@@ -1,8 +1,11 @@
 """Rewards as numbers: a failure is never a reward of 0."""
 
+from typing import Literal
+
 import pytest
 
-from rewardd_client import GroupReward, Reward, RewardError, values
+from rewardd_client import GroupReward, MalformedAnswer, Reward, RewardError, values
+from rewardd_client._flow import decode
 from rewardd_types import ErrorInfo
 
 FAILED = Reward(id="r1", status="error", error=ErrorInfo("non_finite", "the model gave NaN", False))
@@ -32,6 +35,14 @@ def test_a_failure_may_be_none() -> None:
 def test_a_reward_that_claims_ok_without_a_value_has_none() -> None:
     with pytest.raises(RewardError):
         values(GroupReward([Reward()]))
+
+
+@pytest.mark.parametrize("status", ["error", "unscorable"])
+def test_a_failure_cannot_be_a_number(status: Literal["error", "unscorable"]) -> None:
+    with pytest.raises(ValueError, match=f"`{status}` has no value"):
+        Reward(value=0.0, status=status)
+    with pytest.raises(MalformedAnswer, match="has no value"):
+        decode(f'{{"value": 0.0, "status": "{status}"}}'.encode(), Reward)
 
 
 def test_no_third_way() -> None:

@@ -70,6 +70,19 @@ def test_a_bug_in_a_method_is_named_and_is_no_number() -> None:
     assert (reward.error.code, reward.error.message) == ("method_failed", "KeyError: 'oops'")
 
 
+def test_a_method_that_forgets_its_reward_fails_that_response_only() -> None:
+    @pointwise
+    def forgetful(group: Group, response: Response) -> Flow[Any]:
+        output = yield from ask(Pool("reward", ModelInput(Prompt(text=response.content))))
+        return Reward(value=output.values[0][0]) if response.content == "a" else None
+
+    good, bad = play(forgetful(group_of("a", "b")), answer).rewards
+    assert good.value == 1.0
+    assert (bad.id, bad.status, bad.value) == ("r1", "error", None)
+    assert bad.error is not None
+    assert (bad.error.code, "NoneType" in bad.error.message) == ("method_failed", True)
+
+
 def test_what_the_model_read_is_attached_to_its_response() -> None:
     assert [reward.seen for reward in rewards_of("a", "shown")] == [None, [SEEN]]
 

@@ -104,6 +104,11 @@ def test_without_keys_nothing_else_may(host: str) -> None:
     check_exposure(Config(server={"host": host}, tenants=TENANTS))
 
 
+def test_an_unreadable_line_is_refused_before_models_are_opened() -> None:
+    with pytest.raises(StartRefused, match="tenant `lab`"):
+        check_exposure(Config(tenants={"lab": Tenant(keys=[KEY])}))
+
+
 def test_a_key_ring_reads_only_our_lines() -> None:
     assert not KeyRing({})
     with pytest.raises(StartRefused, match="tenant `a`"):

@@ -96,6 +96,8 @@ async def test_the_access_line_has_its_fields(written: io.StringIO) -> None:
     assert first["route"] == "/v1/rewards/score"
     assert first["bytes_in"] > 50
     assert first["bytes_out"] > 50
+    failed = {"status": 500, "code": "error", "route": "/v1/rewards/score"}
+    assert failed.items() <= access[-1].items()
     unhandled = next(line for line in access if line["message"] == "unhandled")
     assert unhandled["exception"] == "AttributeError"
     assert unhandled["request_id"].startswith("req_")

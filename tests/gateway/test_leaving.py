@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rewardd.assembly import Service
+from rewardd.config import Config
 from rewardd.errors import StartRefused
 from rewardd.gateway import server
 from rewardd.gateway.server import Server, listen
@@ -126,6 +127,19 @@ def test_a_taken_port_is_refused_with_the_fix(anyio_backend: str) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(StartRefused, match="--port"):
             listen("127.0.0.1", port)
+
+
+def test_a_port_that_is_taken_while_models_load_is_refused() -> None:
+    """Both have bound it, which the system allows, until one of them listens."""
+    with listen("127.0.0.1", 0) as other:
+        port = other.getsockname()[1]
+
+        async def open_(config: Config) -> Service:
+            other.listen()
+            return make_service()
+
+        with pytest.raises(StartRefused, match="--port"):
+            server.serve(Config(server={"port": port}), lambda *_: pytest.fail("it serves"), open_)
 
 
 def test_no_middleware_hides_disconnects() -> None:

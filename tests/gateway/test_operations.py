@@ -3,7 +3,10 @@
 import httpx
 import pytest
 
+from rewardd.commands.serve import announce
 from rewardd.gateway.app import create_app
+from rewardd.telemetry import Telemetry
+from rewardd_types import GroupReward, Reward
 from tests.gateway.engines import NAN
 from tests.gateway.service import ask, client_of, make_service
 
@@ -84,6 +87,17 @@ async def test_metrics_count_what_happened(client: httpx.AsyncClient) -> None:
     assert seen["rewardd_requests_in_flight"] == 1
     assert seen[f'rewardd_request_seconds_count{{route="{score}"}}'] == 4
     assert "nobody" not in answer.text
+
+
+def test_the_announced_url_keeps_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    announce(make_service(), "http://[fe80::1]:8600")
+    assert "docs: http://[fe80::1]:8600/docs" in capsys.readouterr().out
+
+
+def test_rewards_without_values_have_no_variance() -> None:
+    telemetry = Telemetry()
+    telemetry.rewarded("pairs", [GroupReward([Reward(), Reward()])])
+    assert b'zero_variance="true"' not in telemetry.render()
 
 
 async def test_two_apps_in_one_process_count_apart(anyio_backend: str) -> None:

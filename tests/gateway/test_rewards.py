@@ -9,7 +9,9 @@ import pytest
 from rewardd.assembly import Service
 from rewardd.config import Config
 from rewardd.errors import StartRefused
+from rewardd.gateway.routes.rewards import refuse_if_all_may_retry
 from rewardd.runner import Runner, ServedModel
+from rewardd_types import ErrorInfo, GroupReward, Reward
 from tests.gateway.engines import DOWN, LATE, NAN, TOO_LONG, HashEngine, value_of
 from tests.gateway.service import SPECS, ask, client_of, make_service
 
@@ -110,6 +112,11 @@ async def test_nothing_scored_and_worth_a_retry_is_the_whole_requests_error(
     assert mixed.status_code == 200
     partly = await client.post(SCORE, json=ask("demo-outcome", mark, "fine"))
     assert partly.status_code == 200
+
+
+def test_a_code_of_a_methods_own_stays_with_its_response() -> None:
+    busy = Reward(status="error", error=ErrorInfo("judge_busy", "busy", retryable=True))
+    refuse_if_all_may_retry([GroupReward([busy, busy])])
 
 
 async def test_unknown_model_says_what_is_served(client: httpx.AsyncClient) -> None:
@@ -229,6 +236,21 @@ async def test_a_big_body_and_a_big_answer(client: httpx.AsyncClient) -> None:
     assert answer.headers["content-type"] == "application/json"
     assert [len(group["rewards"]) for group in answer.json()["groups"]] == [900] * 8
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_an_error_does_not_quote_a_body_back(client: httpx.AsyncClient) -> None:
+    body = json.dumps({**ask("demo-outcome", "4"), "a" * 100_000: 1})
+    answer = await client.post(SCORE, content=body)
+    assert error_of(answer)["path"].startswith("$.aaa")
+    assert len(answer.content) < 5_000
+
+
+async def test_responses_of_a_request_are_bounded(client: httpx.AsyncClient) -> None:
+    reply = {"content": "4"}
+    groups = [{"prompt": "p", "responses": [reply] * 4_096} for _ in range(16)]
+    groups.append({"prompt": "p", "responses": [reply]})
+    answer = await client.post(SCORE, json={"model": "demo-outcome", "groups": groups})
+    assert (answer.status_code, error_of(answer)["code"]) == (413, "body_too_large")
 
 
 async def test_bodies_are_bounded(anyio_backend: str) -> None:

@@ -60,7 +60,14 @@ def test_chosen_token_log_probabilities_are_refused_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    "response", [Response(content=""), Response(text=""), Response(token_ids=[])]
+    "response",
+    [
+        Response(content=""),
+        Response(text=""),
+        Response(token_ids=[]),
+        Response(steps=[]),
+        Response(steps=[""]),
+    ],
 )
 def test_an_empty_reply_is_unscorable(response: Response) -> None:
     assert reward_of(never, response).status == "unscorable"

@@ -10,6 +10,7 @@ from rewardd.core.chat import prompt_text, response_text
 from rewardd.engines.manifest import Manifest, write_manifest
 from rewardd.engines.torch.check import check_model
 from rewardd.engines.torch.directory import resolve_model
+from rewardd.errors import StartRefused
 
 
 def check(model: str, write: Path | None) -> None:
@@ -18,7 +19,10 @@ def check(model: str, write: Path | None) -> None:
     if write is None:
         print(msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode())
         return
-    write_manifest(write, manifest)
+    try:
+        write_manifest(write, manifest)
+    except OSError as error:
+        raise StartRefused(f"{write}: {error.strerror}") from error
     console = Console()
     console.print(_table(manifest))
     console.print(f"written: {write}", markup=False)

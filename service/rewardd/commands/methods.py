@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-import rewardd.methods
-from rewardd.core.registry import MethodSpec, discover
+from rewardd.assembly import installed_methods
+from rewardd.core.registry import MethodSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class _Row:
 
 def show(*, as_json: bool) -> None:
     """Print every registered method."""
-    rows = [_row(spec) for _, spec in sorted(discover(rewardd.methods).items())]
+    rows = [_row(spec) for _, spec in sorted(installed_methods().items())]
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return

@@ -23,7 +23,8 @@ def read_groups(path: Path) -> list[dict[str, Any]]:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{path}: {error}") from error
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    # `splitlines` would also cut at U+2028 and its like, which may stand inside a JSON string.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [_read(path, number, line) for number, line in lines]
 
 
@@ -42,7 +43,7 @@ def score(
     try:
         with Client(url, api_key=api_key) as client:
             rewards = client.rewards.score(model=model, groups=groups)
-    except RewarddError as error:
+    except (RewarddError, ValueError) as error:
         raise InvalidRequest(str(error)) from error
     if as_json:
         for reward in rewards:

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from rewardd.assembly import Service, config_for
+from rewardd.config import Config, SandboxPool
 from rewardd.errors import StartRefused
 from rewardd.gateway.samples import curl_line
 from rewardd.gateway.server import serve as run
@@ -37,17 +39,22 @@ def serve(
         dtype=dtype,
         device=device,
     )
-    if not (config.models or config.methods):
+    if not _offers_something(config):
         raise StartRefused(_NOTHING)
     configure_logging(config.server.log_level)
     run(config, announce)
+
+
+def _offers_something(config: Config) -> bool:
+    own = (isinstance(pool, SandboxPool) and pool.methods_file for pool in config.pools.values())
+    return bool(config.models or config.methods or any(own))
 
 
 def announce(service: Service, url: str) -> None:
     """Say on stdout where the server is, and show one call that works when pasted."""
     served = service.runner.models
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]rewardd is ready:[/bold] {url}   docs: {url}/docs")
+    console.print("[bold]rewardd is ready:[/bold]", escape(f"{url}   docs: {url}/docs"))
     console.print(f"serving: {', '.join(served)}\n", markup=False)
     key = "$REWARDD_API_KEY" if service.config.tenants else ""
     first = next(iter(served.values()))

@@ -3,9 +3,9 @@
 import re
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_ANSWER = re.compile(r"(?:####|\banswer[ \t]*(?:is|:|=))[ \t:]*([^\n]+)", re.IGNORECASE)
+_ANSWER = re.compile(r"(?:####|\banswer(?:\*\*)?[ \t]*(?:is|:|=))[ \t:]*([^\n]+)", re.IGNORECASE)
 _MAX_BARE_CHARS = 100
-_DECORATION = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
+_DECORATION = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 
 
 def final_answer(text: str) -> str | None:
@@ -41,7 +41,9 @@ def last_boxed(text: str) -> str | None:
 
 def _bare(answer: str) -> str:
     """The answer without math delimiters, emphasis and the full stop of its sentence."""
-    answer = answer.strip().rstrip(".").strip()
+    answer = answer.strip().rstrip(" .")
+    # Each end for itself: emphasis may begin or end before the answer, as in `**Answer:** 5`.
+    answer = answer.removeprefix("**").removesuffix("**").strip().rstrip(" .")
     for left, right in _DECORATION:
         if len(answer) > len(left) + len(right) and answer.startswith(left):
             answer = answer.removeprefix(left).removesuffix(right).strip()

@@ -8,7 +8,7 @@ import msgspec
 
 from rewardd.core.calls import Output
 from rewardd.core.flow import Failed, Flow, T, attempt, gather
-from rewardd.errors import Unscorable, to_info
+from rewardd.errors import MethodFailed, Unscorable, to_info
 from rewardd_types import Group, GroupReward, Response, Reward, Seen, Status
 
 P = ParamSpec("P")
@@ -37,10 +37,13 @@ def pointwise(
 def reward_of(response: Response, flow: Flow[Reward]) -> Flow[Reward]:
     """The response's reward under its own id: the flow's, or its failure as an error."""
     seen: list[Seen] = []
-    outcome = yield from attempt(_watch(flow, seen))
+    outcome: Any = yield from attempt(_watch(flow, seen))
+    if isinstance(outcome, Reward):
+        return msgspec.structs.replace(outcome, id=response.id, seen=seen or outcome.seen)
     if isinstance(outcome, Failed):
         return failed_reward(response, outcome.error)
-    return msgspec.structs.replace(outcome, id=response.id, seen=seen or outcome.seen)
+    wrong = f"a method gives a Reward for a response, not a {type(outcome).__name__}"
+    return failed_reward(response, MethodFailed(wrong))
 
 
 def failed_reward(response: Response, error: Exception) -> Reward:

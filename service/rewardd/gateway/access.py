@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewardd.errors import EngineUnavailable, RewarddError
-from rewardd.gateway.answer import error_answer
+from rewardd.gateway.answer import send_error
 from rewardd.gateway.state import State
 from rewardd.gateway.visit import Visit, open_visit, route_of
 
@@ -46,12 +46,12 @@ class Access:
                 raise
             # uvicorn's patience has ended; this is the last word to the caller.
             stopping = EngineUnavailable("the server is stopping")
-            await error_answer(stopping)(scope, receive, answer)
+            await send_error(stopping, scope, receive, answer)
         except Exception:
             log.exception("unhandled", extra={"fields": {"request_id": answer.visit.request_id}})
             if answer.visit.status:
                 raise
-            await error_answer(_internal())(scope, receive, answer)
+            await send_error(_internal(), scope, receive, answer)
 
     def _close(self, route: str, visit: Visit) -> None:
         seconds = visit.seconds

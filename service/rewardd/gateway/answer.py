@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from rewardd.errors import RewarddError
+from rewardd.gateway.visit import visit_in
 from rewardd_types import ErrorBody, GroupReward, RewardResponse
 
 # About 1 MB of JSON: below it, encoding takes less time than handing it to a thread.
@@ -31,6 +33,12 @@ def error_answer(error: RewarddError) -> Response:
     if error.status == 401:
         answer.headers["www-authenticate"] = "Bearer"
     return answer
+
+
+async def send_error(error: RewarddError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with `error`, and note its code for the access line."""
+    visit_in(scope).code = error.code
+    await error_answer(error)(scope, receive, send)
 
 
 async def reward_answer(model: str, method: str, groups: list[GroupReward], id_: str) -> Response:

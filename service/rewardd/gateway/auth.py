@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rewardd.config import Config
 from rewardd.errors import StartRefused, Unauthorized
-from rewardd.gateway.answer import error_answer
+from rewardd.gateway.answer import send_error
 from rewardd.gateway.visit import header, visit_in
 from rewardd.keys import KeyRing
 
@@ -20,8 +20,11 @@ _IN_PATH = re.compile(r"/k/([^/]*)(/.*)?", re.DOTALL)
 
 
 def check_exposure(config: Config) -> None:
-    """Refuse to serve everyone: without API keys, only this machine may reach the server."""
-    if config.tenants or _is_loopback(config.server.host):
+    """Refuse to serve everyone: without API keys, only this machine may reach the server.
+
+    StartRefused, too, when a tenant's key line is unreadable.
+    """
+    if KeyRing(config.tenants) or _is_loopback(config.server.host):
         return
     raise StartRefused(
         f"listening on {config.server.host} without API keys would let anyone in; make a key with"
@@ -59,8 +62,7 @@ class Auth:
     async def _refuse(self, key: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         what = "this API key is not known" if key else "an API key is needed"
         error = Unauthorized(f"{what}: send `Authorization: Bearer KEY`, or call /k/KEY/...")
-        visit_in(scope).code = error.code
-        await error_answer(error)(scope, receive, send)
+        await send_error(error, scope, receive, send)
 
 
 def _take_path_key(scope: Scope) -> str | None:

@@ -17,6 +17,7 @@ from rewardd.gateway.visit import header
 T = TypeVar("T")
 
 _BIG = 1024 * 1024
+_LONGEST = 1_000
 _PLACE = re.compile(r"(.*?) - at `(?:key` in `)?(\$[^`]*)`", re.DOTALL)
 _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `([^`]*)`")
 
@@ -78,9 +79,12 @@ def decode_now(body: bytes | bytearray, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def _invalid(message: str) -> InvalidRequest:
-    """Split msgspec's ``... - at `$.groups[0]` `` into message and path."""
+    """Split msgspec's ``... - at `$.groups[0]` `` into message and path.
+
+    Both may quote the caller, at any length.
+    """
     match = _PLACE.fullmatch(message)
     text, path = (match[1], match[2]) if match else (message, "$")
     if field := _FIELD.match(text):
         path = f"{path}.{field[1]}"
-    return InvalidRequest(text, path=path)
+    return InvalidRequest(text[:_LONGEST], path=path[:_LONGEST])

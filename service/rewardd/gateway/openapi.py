@@ -46,7 +46,7 @@ _REFUSALS = {
     "400": "The body is no JSON, no UTF-8, or nested too deep",
     "401": "No API key, or an unknown one",
     "404": "No such model",
-    "413": "The body is larger than the server takes",
+    "413": "The body is larger, or has more responses, than the server takes",
     "422": "A field is wrong: `path` says which",
     "500": "The server failed",
     "503": "Nothing could be scored now; come back after `Retry-After` seconds",

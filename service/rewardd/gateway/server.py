@@ -5,7 +5,8 @@ import math
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -69,7 +70,8 @@ class Server(uvicorn.Server):
 def serve(config: Config, announce: Announce, open_: Open = open_service) -> None:
     """Serve until a signal; `announce` is told the service and its URL once it answers.
 
-    StartRefused, before any model is loaded, when the port cannot be had or would be open to all.
+    StartRefused, before any model is loaded, when the port cannot be had or would be open to all,
+    or a tenant's key line is unreadable.
     """
     check_exposure(config)
     listener = listen(config.server.host, config.server.port)
@@ -81,6 +83,9 @@ def serve(config: Config, announce: Announce, open_: Open = open_service) -> Non
 async def _serve(config: Config, listener: socket.socket, announce: Announce, open_: Open) -> None:
     service = await open_(config)
     try:
+        with _refusal(config.server.host, config.server.port):
+            # Two may have bound the port, and uvloop says nothing when the other one listens.
+            listener.listen()
         url = _url(config.server.host, listener.getsockname()[1])
         await Server(service, lambda: announce(service, url)).serve([listener])
     finally:
@@ -89,11 +94,18 @@ async def _serve(config: Config, listener: socket.socket, announce: Announce, op
 
 def listen(host: str, port: int) -> socket.socket:
     """Bind, and do not listen yet: a taken port is found before minutes of loading."""
-    try:
+    with _refusal(host, port):
         family, kind, _, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         return _bound(socket.socket(family, kind), address)
+
+
+@contextmanager
+def _refusal(host: str, port: int) -> Iterator[None]:
+    """What the system does not let us have is a StartRefused."""
+    try:
+        yield
     except OSError as error:
         raise StartRefused(
             f"cannot listen on {host}:{port}: {error.strerror}; `--port` takes another port"

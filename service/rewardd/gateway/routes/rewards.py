@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from rewardd.core.calls import Scope
-from rewardd.errors import RewarddError, from_info
+from rewardd.errors import BodyTooLarge, RewarddError, from_info
 from rewardd.gateway.answer import reward_answer
 from rewardd.gateway.body import decode, read_body
 from rewardd.gateway.doors import DOORS, Door, check_door
@@ -16,6 +16,9 @@ from rewardd.gateway.visit import Visit, visit_of
 from rewardd_types import GroupReward, RewardRequest
 
 _DECODER = msgspec.json.Decoder(RewardRequest)
+# Of one request. The flows of a request advance in one go: 64 MB of empty responses, which are four
+# million, would stop the event loop for minutes.
+_MAX_RESPONSES = 65_536
 
 
 def reward_routes(state: State) -> APIRouter:
@@ -43,10 +46,7 @@ def _endpoint(state: State, door: Door) -> Callable[[Request], Awaitable[Respons
     async def rewards(request: Request) -> Response:
         visit = visit_of(request)
         patience = patience_s(request.scope, server.request_timeout_s)
-        body = await read_body(request.scope, request.receive, max_bytes, patience)
-        visit.bytes_in = len(body)
-        asked = await decode(body, _DECODER)
-        _note(visit, asked)
+        asked = await _asked(request, max_bytes, patience)
         model = runner.model(asked.model)
         check_door(door, model)
         scope = _scope(visit, asked, patience)
@@ -59,9 +59,17 @@ def _endpoint(state: State, door: Door) -> Callable[[Request], Awaitable[Respons
     return rewards
 
 
-def _note(visit: Visit, asked: RewardRequest) -> None:
+async def _asked(request: Request, max_bytes: int, patience: float) -> RewardRequest:
+    """The decoded body; the bytes themselves are not kept while the request waits."""
+    visit = visit_of(request)
+    body = await read_body(request.scope, request.receive, max_bytes, patience)
+    visit.bytes_in = len(body)
+    asked = await decode(body, _DECODER)
     visit.num_groups = len(asked.groups)
     visit.num_responses = sum(len(group.responses) for group in asked.groups)
+    if visit.num_responses > _MAX_RESPONSES:
+        raise BodyTooLarge(f"more than {_MAX_RESPONSES} responses; send fewer groups a request")
+    return asked
 
 
 def _scope(visit: Visit, asked: RewardRequest, patience: float) -> Scope:
@@ -85,5 +93,7 @@ def refuse_if_all_may_retry(groups: Sequence[GroupReward]) -> None:
             if reward.error is None or not reward.error.retryable:
                 return
             first = first or from_info(reward.error)
+            if not first.retryable:  # a method's own code, whose status nobody knows
+                return
     if first is not None:
         raise first

@@ -13,7 +13,7 @@ import math
 
 from msgspec import Struct
 
-from rewardd.core.calls import Logprobs, LogprobsOutput
+from rewardd.core.calls import Logprobs, LogprobsOutput, Reply
 from rewardd.core.chat import input_of
 from rewardd.core.flow import Flow, ask
 from rewardd.core.pointwise import pointwise
@@ -42,10 +42,10 @@ def self_certainty(group: Group, response: Response, params: Params) -> Flow[Rew
             " log-probabilities of chosen or top-k tokens cannot give; leave `logprobs` out",
             path="$.logprobs",
         )
-    if response.content == "" or response.text == "" or response.token_ids == []:
+    asked = input_of(group, response)
+    if asked.reply in (Reply(content=""), Reply(text=""), Reply(token_ids=[])):
         raise Unscorable("the reply is empty")
-    call = Logprobs("policy", input_of(group, response), over_vocabulary=True)
-    output = yield from ask(call)
+    output = yield from ask(Logprobs("policy", asked, over_vocabulary=True))
     certainties = _certainties(output)
     if not certainties:
         raise Unscorable("the reply has no tokens")
